@@ -1,0 +1,361 @@
+"""The pipeline file: one forecasting problem, declared in ``pipelines/<name>.yaml``.
+
+Its schema and what can be judged from the file alone. Reading the file and turning problems into
+one message is ``pipeline_file``; what needs the source's columns is judged by ``datasets``.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ts_forecast.cutoffs import SlicePlan, plan_slice
+from ts_forecast.errors import TsForecastError
+from ts_forecast.frequency import Grid
+from ts_forecast.model_catalogue import ModelKind, catalogue
+from ts_forecast.quarters import Quarter, quarter_range
+
+_NAME = r"^[a-z][a-z0-9_]{0,62}$"
+_ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
+_RESERVED_COLUMNS = {"unique_id", "ds", "y"}
+FileFormat = Literal["csv", "parquet", "json", "feather"]
+CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
+Missing = Literal["error", "interpolate", "ffill"]
+Metric = Literal["mae", "mse", "rmse", "mape", "smape", "mase", "rmsse", "bias"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StaticSource(_Strict):
+    """A second file with one row a series."""
+
+    files: str = Field(description="Path or glob of the static file, relative to DATA_DIR.")
+    id_column: str = "unique_id"
+    format: FileFormat | None = Field(None, description="Default: by the file name's ending.")
+
+
+class WideLayout(_Strict):
+    """A file with one column a series: how its column names are read."""
+
+    target: str = Field(
+        "{unique_id}",
+        description="Pattern of the target columns, e.g. 'QTY_{unique_id}'. '{unique_id}' alone "
+        "takes every column but the time column and those of `exogenous` and `ignore`.",
+    )
+    exogenous: dict[str, str] = Field(
+        default_factory=dict,
+        description="Column per series for an exogenous name, e.g. {promo: 'PROMO_{unique_id}'}.",
+    )
+    ignore: tuple[str, ...] = Field((), description="Columns that are no series.")
+
+    @field_validator("target")
+    @classmethod
+    def _names_the_series(cls, value: str) -> str:
+        return _check_pattern(value)
+
+    @field_validator("exogenous")
+    @classmethod
+    def _each_names_the_series(cls, value: dict[str, str]) -> dict[str, str]:
+        return {name: _check_pattern(pattern) for name, pattern in value.items()}
+
+
+def _check_pattern(value: str) -> str:
+    if value.count("{unique_id}") != 1:
+        raise ValueError("it must hold {unique_id} exactly once")
+    return value
+
+
+class Source(_Strict):
+    """Where the history lies and what its columns are called."""
+
+    files: str | tuple[str, ...] = Field(
+        description="Paths or globs, relative to DATA_DIR; a later file name restates earlier rows."
+    )
+    format: FileFormat | None = Field(None, description="Default: by the file name's ending.")
+    encoding: str = Field("utf-8", description="Of CSV and JSON files.")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="Of CSV files.")
+    time_column: str = "ds"
+    time_format: str | None = Field(
+        None, description="strptime format of the time column; default: ISO 8601."
+    )
+    id_column: str | None = Field("unique_id", description="null: the file holds one series.")
+    series_name: str | None = Field(
+        None, description="unique_id of the one series where id_column is null; default: the pipeline."
+    )
+    target_column: str = "y"
+    wide: WideLayout | None = Field(None, description="Set for files with one column a series.")
+    static: StaticSource | None = None
+    as_of: str | None = Field(
+        None,
+        description="Regular expression with one group over the file name, giving the date (ISO) up "
+        "to which the file claims to hold observations; later observations are refused. Default: "
+        "the file's modification time.",
+    )
+
+    @field_validator("as_of")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                groups = re.compile(value).groups
+            except re.error as error:
+                raise ValueError(f"it is not a regular expression: {error}") from None
+            if groups != 1:
+                raise ValueError(f"it must have exactly one group, it has {groups}")
+        return value
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """``files`` as a tuple."""
+        return (self.files,) if isinstance(self.files, str) else self.files
+
+
+class Exogenous(_Strict):
+    """Exogenous columns by what is known of them at a cutoff."""
+
+    future: tuple[str, ...] = Field((), description="Known ahead over the whole horizon.")
+    historic: tuple[str, ...] = Field((), description="Known up to the cutoff only.")
+    static: tuple[str, ...] = Field((), description="One value a series, numeric.")
+    calendar: tuple[CalendarFeature, ...] = Field(
+        (), description="Made from ds, each a sine and a cosine; known ahead."
+    )
+
+    @property
+    def calendar_columns(self) -> tuple[str, ...]:
+        """Names of the columns made from ``calendar``."""
+        return tuple(f"{name}_{wave}" for name in self.calendar for wave in ("sin", "cos"))
+
+    @property
+    def all_future(self) -> tuple[str, ...]:
+        """Named future columns, then those of the calendar: the order of model inputs."""
+        return (*self.future, *self.calendar_columns)
+
+    @property
+    def temporal(self) -> tuple[str, ...]:
+        """Columns that the source must hold, in the order of a panel's exogenous columns."""
+        return (*self.future, *self.historic)
+
+
+class ModelSpec(_Strict):
+    """One model of a pipeline."""
+
+    model: str = Field(description="Class name in neuralforecast or statsforecast, e.g. NHITS.")
+    name: Annotated[str, Field(pattern=_ALIAS)] = Field(
+        "", validate_default=False, description="Name in tables and assets; default: the class name."
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    exogenous: tuple[str, ...] | None = Field(
+        None, description="Which of the pipeline's exogenous columns it takes; default: all."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            data = {"model": data}
+        if isinstance(data, dict) and "model" in data and not data.get("name"):
+            data = {**data, "name": data["model"]}
+        return data
+
+    @model_validator(mode="after")
+    def _is_known(self) -> ModelSpec:
+        if self.model not in catalogue():
+            raise ValueError(
+                f"unknown model {self.model!r}; allowed: {', '.join(sorted(catalogue()))}"
+            )
+        unknown = sorted(set(self.parameters) - set(self.kind.parameters))
+        if unknown:
+            raise ValueError(
+                f"{self.model} has no parameter {', '.join(unknown)}; "
+                f"allowed: {', '.join(self.kind.parameters)}"
+            )
+        return self
+
+    @property
+    def kind(self) -> ModelKind:
+        """What the class can do."""
+        return catalogue()[self.model]
+
+
+class Pipeline(_Strict):
+    """A forecasting problem. One ``experiments`` row.
+
+    Invariants:
+        - model names are unique; the first seasonal naive (or ``baseline``) is the skill baseline
+        - every model can take the exogenous columns that it is given
+    """
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    description: str = ""
+    source: Source
+    frequency: str
+    horizon: int = Field(ge=1, le=100_000)
+    step: int = Field(0, ge=0, description="Steps between cutoffs; default: the horizon.")
+    start: date
+    end: date | None = Field(None, description="Last day of the history, where it has one.")
+    window_quarters: int = Field(8, ge=1, le=400, description="Quarters that a model is fitted on.")
+    missing: Missing = Field("error", description="What to do about gaps and missing values.")
+    min_history: int = Field(
+        0, ge=0, description="Observations that a series needs to be forecast; default: a season."
+    )
+    season_length: int = Field(0, ge=0, description="Steps of a season; default: the frequency's.")
+    exogenous: Exogenous = Exogenous()
+    models: tuple[ModelSpec, ...] = Field(min_length=1)
+    baseline: str | None = Field(None, description="Name of the model that skill is measured against.")
+    levels: tuple[Annotated[int, Field(ge=1, le=99)], ...] = Field(
+        (), description="Prediction intervals in percent; the first fills lower_bound, upper_bound."
+    )
+    metrics: tuple[Metric, ...] = ("mae", "rmse", "smape", "mase")
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+    quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
+
+    @field_validator("frequency")
+    @classmethod
+    def _fits_quarters(cls, value: str) -> str:
+        try:
+            Grid(value)
+        except TsForecastError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("levels", "metrics")
+    @classmethod
+    def _has_no_twins(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError(f"it names one twice: {list(value)}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_from_others(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.get("step") and isinstance(data.get("horizon"), int):
+            data = {**data, "step": data["horizon"]}
+        return data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Pipeline:
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"end {self.end} lies before start {self.start}")
+        names = [model.name for model in self.models]
+        if twins := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"models: the name {', '.join(twins)} stands twice; set `name`")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline: no model is called {self.baseline!r}; allowed: {names}")
+        columns = [*self.exogenous.all_future, *self.exogenous.historic, *self.exogenous.static]
+        wrong = sorted({c for c in columns if columns.count(c) > 1 or c in _RESERVED_COLUMNS})
+        if wrong:
+            raise ValueError(f"exogenous: {', '.join(wrong)} stands twice or is a reserved name")
+        if self.exogenous.static and self.source.static is None:
+            raise ValueError("exogenous.static needs source.static, the file with one row a series")
+        for model in self.models:
+            self._check_exogenous(model)
+        return self
+
+    def _check_exogenous(self, model: ModelSpec) -> None:
+        if model.exogenous is None and not model.kind.is_neural:
+            return  # Baselines use the target alone.
+        given = self.exogenous_of(model)
+        named = {*given.all_future, *given.historic, *given.static}
+        if unknown := sorted(set(model.exogenous or ()) - named):
+            known = [*self.exogenous.all_future, *self.exogenous.historic, *self.exogenous.static]
+            raise ValueError(
+                f"models.{model.name}.exogenous: {', '.join(unknown)} is not an exogenous column of "
+                f"this pipeline; allowed: {known}"
+            )
+        able = {"future": model.kind.future, "historic": model.kind.historic, "static": model.kind.static}
+        held = {"future": given.all_future, "historic": given.historic, "static": given.static}
+        for role, can in able.items():
+            if held[role] and not can:
+                raise ValueError(
+                    f"models.{model.name}: {model.model} cannot take {role} exogenous columns "
+                    f"({', '.join(held[role])}); name those that it takes in its `exogenous`, "
+                    "[] for none"
+                )
+
+    def exogenous_of(self, model: ModelSpec) -> Exogenous:
+        """The exogenous columns that a model takes, by role."""
+        if not model.kind.is_neural and model.exogenous is None:
+            return Exogenous()
+        if model.exogenous is None:
+            return self.exogenous
+        chosen = set(model.exogenous)
+        calendar = tuple(
+            feature
+            for feature in self.exogenous.calendar
+            if feature in chosen or {f"{feature}_sin", f"{feature}_cos"} & chosen
+        )
+        return Exogenous(
+            future=tuple(c for c in self.exogenous.future if c in chosen),
+            historic=tuple(c for c in self.exogenous.historic if c in chosen),
+            static=tuple(c for c in self.exogenous.static if c in chosen),
+            calendar=calendar,
+        )
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The frequency's grid."""
+        return Grid(self.frequency)
+
+    @property
+    def season(self) -> int:
+        """Steps of a season, for MASE and for the seasonal baselines' default."""
+        return self.season_length or self.grid.season_length
+
+    @property
+    def needed_history(self) -> int:
+        """Observations at or before a cutoff that a series needs to be forecast from it."""
+        return self.min_history or self.season
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """Ascending probabilities, the median among them; empty where no level is asked for."""
+        if not self.levels:
+            return ()
+        tails = {round(0.5 - level / 200, 6) for level in self.levels}
+        return tuple(sorted(tails | {0.5} | {round(1 - tail, 6) for tail in tails}))
+
+    @property
+    def first_quarter(self) -> Quarter:
+        """The quarter of ``start``."""
+        return Quarter.of(self.start)
+
+    @property
+    def baseline_model(self) -> ModelSpec | None:
+        """The model that skill is measured against; None if there is none."""
+        for model in self.models:
+            if model.name == self.baseline or (
+                self.baseline is None and model.model == "SeasonalNaive"
+            ):
+                return model
+        return None
+
+    def model(self, name: str) -> ModelSpec:
+        """The model of that name.
+
+        Raises:
+            TsForecastError: there is none.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise TsForecastError(
+            f"Pipeline {self.name} has no model {name!r}.",
+            remedy=f"Its models: {', '.join(m.name for m in self.models)}.",
+        )
+
+    def window(self, quarter: Quarter) -> tuple[Quarter, ...]:
+        """The quarters whose observations the model of ``quarter`` may be fitted on, oldest first."""
+        first = max(self.first_quarter, quarter.shift(-self.window_quarters))
+        return tuple(quarter_range(first, quarter.shift(-1)))
+
+    def slice_plan(self, quarter: Quarter) -> SlicePlan:
+        """Which forecasts the slice of ``quarter`` consists of."""
+        end = None if self.end is None else pd.Timestamp(self.end) + pd.Timedelta("1D") - pd.Timedelta("1ns")
+        return plan_slice(self.grid, quarter, horizon=self.horizon, step=self.step, end=end)

@@ -1,0 +1,123 @@
+"""Reading pipeline files: YAML to ``Pipeline``, with one clear error for all that is wrong.
+
+Also the JSON Schema that editors use (``python -m ts_forecast.pipeline_file`` prints it). The schema
+itself is ``pipeline``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ts_forecast.errors import PipelineError
+from ts_forecast.pipeline import Pipeline
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key that stands twice: YAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_pipeline(path: Path) -> Pipeline:
+    """Read one pipeline file.
+
+    The name defaults to the file's stem, and must equal it.
+
+    Raises:
+        PipelineError: names the file and, for each wrong key, what was found and what is allowed.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 — derives from SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path} cannot be read: {error}.") from None
+    except yaml.YAMLError as error:
+        raise PipelineError(f"{path} is not YAML: {error}.") from None
+    if not isinstance(content, dict):
+        raise PipelineError(
+            f"{path} holds {type(content).__name__}, not keys and values.",
+            remedy="Start from pipelines/air_passengers.yaml.",
+        )
+    content.setdefault("name", path.stem)
+    if content["name"] != path.stem:
+        raise PipelineError(
+            f"{path}: name: found {content['name']!r}, allowed {path.stem!r}.",
+            remedy="Rename the file, or leave the key out.",
+        )
+    return parse_pipeline(content, origin=str(path))
+
+
+def parse_pipeline(content: dict[str, Any], *, origin: str) -> Pipeline:
+    """A pipeline from its content; ``origin`` names it in errors.
+
+    Raises:
+        PipelineError: see ``load_pipeline``.
+    """
+    try:
+        return Pipeline.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(_describe(item) for item in error.errors())
+        raise PipelineError(
+            f"{origin}: {problems}.",
+            remedy="The keys are described in docs/pipeline-file.md.",
+        ) from None
+
+
+def _describe(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    if item["type"] == "missing":
+        return f"{where}: this key is required"
+    if not where or isinstance(item["input"], dict):
+        return f"{where}: {message}" if where else message
+    return f"{where}: found {item['input']!r}, {message[:1].lower()}{message[1:]}"
+
+
+def load_pipelines(directory: Path) -> dict[str, Pipeline]:
+    """Every pipeline of a directory, by name; empty if there is none.
+
+    Raises:
+        PipelineError: a file is wrong, or two have the same name.
+    """
+    pipelines: dict[str, Pipeline] = {}
+    for path in sorted(directory.glob("*")):
+        if path.suffix not in _SUFFIXES:
+            continue
+        pipeline = load_pipeline(path)
+        if pipeline.name in pipelines:
+            raise PipelineError(
+                f"{path}: another file declares the pipeline {pipeline.name!r} too.",
+                remedy="Keep one of them.",
+            )
+        pipelines[pipeline.name] = pipeline
+    return pipelines
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a pipeline file, for editors."""
+    schema = Pipeline.model_json_schema()
+    schema["required"] = [key for key in schema["required"] if key != "name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+if __name__ == "__main__":
+    json.dump(json_schema(), sys.stdout, indent=2)
+    sys.stdout.write("\n")

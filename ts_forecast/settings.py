@@ -1,0 +1,145 @@
+"""The configuration of a deployment: environment and ``.env`` into one frozen object.
+
+Names and defaults follow the deployment guide. What a single forecasting problem needs stands in its
+pipeline file (``pipeline``), not here. Read once, through ``load_settings``; nothing else in the
+package looks at the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ts_forecast.errors import SettingsError
+
+_PREFIXES = ("DATABASE_", "TS_FORECAST_")
+
+
+class Settings(BaseSettings):
+    """One deployment's settings. Paths are absolute; secrets never show in ``repr``.
+
+    ``extra="forbid"`` covers ``.env``; ``load_settings`` also refuses misspelt ``DATABASE_*`` and
+    ``TS_FORECAST_*`` variables of the environment.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    home: Path = Field(
+        Path(".ts-forecast"),
+        validation_alias=AliasChoices("TS_FORECAST_HOME"),
+        description="The embedded server's data, Dagster's home and device locks.",
+    )
+    pipelines_dir: Path = Field(
+        Path("pipelines"), validation_alias=AliasChoices("TS_FORECAST_PIPELINES")
+    )
+    data_dir: Path = Field(Path("data"), description="raw, processed, interim and external files")
+    model_dir: Path = Field(Path("models"), description="fitted models: staging and production")
+    output_dir: Path = Field(Path("outputs"), description="reports, plots and one-shot results")
+    log_dir: Path = Path("logs")
+
+    database_url: SecretStr | None = Field(
+        None, description="A PostgreSQL server; unset: the embedded one under TS_FORECAST_HOME."
+    )
+    database_read_url: SecretStr | None = None
+    database_pool_size: int = Field(10, ge=1, le=200)
+    database_max_overflow: int = Field(20, ge=0, le=500)
+    database_pool_timeout: float = Field(30.0, gt=0)
+    database_echo: bool = False
+
+    slots: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=AliasChoices("TS_FORECAST_SLOTS"),
+        description="CPU training slots on this host; unset: one for every core, at most 4.",
+    )
+    executor: Literal["local"] = Field(
+        "local", validation_alias=AliasChoices("TS_FORECAST_EXECUTOR")
+    )
+    devices: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        validation_alias=AliasChoices("TS_FORECAST_DEVICES"),
+        description="Comma-separated device identifiers instead of those that NVML finds.",
+    )
+    max_parallel_runs: int = Field(4, ge=1, le=256)
+    default_backend: Literal["local", "ray"] = "local"
+    enable_gpu: bool = True
+    gpu_memory_limit: float = Field(0.8, gt=0, le=1)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    log_format: Literal["json", "text"] = "json"
+    enable_file_logging: bool = True
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _split_devices(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip()) or None
+        return value
+
+    @field_validator("database_url", "database_read_url", mode="before")
+    @classmethod
+    def _use_psycopg3(cls, value: object) -> object:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(text, str) or not text:
+            return None
+        scheme, separator, rest = text.partition("://")
+        if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
+            raise ValueError("it must start with postgresql://")
+        return SecretStr(f"postgresql+psycopg://{rest}")
+
+    @field_validator("home", "pipelines_dir", "data_dir", "model_dir", "output_dir", "log_dir")
+    @classmethod
+    def _make_absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def dagster_home(self) -> Path:
+        """Where Dagster keeps its instance file and its compute logs."""
+        return self.home / "dagster"
+
+    @property
+    def cpu_slots(self) -> int:
+        """Training steps that may run side by side on a host without a GPU."""
+        return self.slots or min(4, os.cpu_count() or 1)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment and ``.env`` of the working directory.
+
+    Raises:
+        SettingsError: a value is impossible or a name is unknown; names each of them.
+    """
+    known = _variable_names()
+    strays = sorted(
+        name for name in os.environ if name.startswith(_PREFIXES) and name not in known
+    )
+    if strays:
+        raise SettingsError(
+            f"Unknown environment variable {', '.join(strays)}.",
+            remedy=f"Known names: {', '.join(sorted(known))}.",
+        )
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        # Never the value: it may be a secret.
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()
+        )
+        raise SettingsError(
+            f"The environment or .env is wrong: {problems}.", remedy="See docs/configuration.md."
+        ) from None
+
+
+def _variable_names() -> set[str]:
+    names: set[str] = set()
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [name]
+        names.update(str(choice).upper() for choice in choices)
+    return names
