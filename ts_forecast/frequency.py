@@ -95,11 +95,11 @@ class Grid:
             return week * 5 + np.minimum(weekday, 4)
         if self._unit == "W":
             anchor = self.offset.weekday  # 0 = Monday
-            days = (moments.normalize().asi8 - pd.Timestamp("2001-01-01").value) // (
-                86_400 * 10**9
-            )
+            days = (moments.normalize().asi8 - pd.Timestamp("2001-01-01").value) // (86_400 * 10**9)
             return np.floor_divide(days - anchor, 7)
-        months = (moments.year.to_numpy().astype(np.int64) - 2001) * 12 + moments.month.to_numpy() - 1
+        months = (
+            (moments.year.to_numpy().astype(np.int64) - 2001) * 12 + moments.month.to_numpy() - 1
+        )
         if self._unit.startswith("M"):
             index = months
         else:

@@ -73,7 +73,7 @@ def inspect_libraries() -> dict[str, dict[str, Any]]:
         kind = getattr(neural, name)
         found[name] = {
             "framework": "neuralforecast",
-            "parameters": _parameters(kind) ,
+            "parameters": _parameters(kind),
             "future": bool(kind.EXOGENOUS_FUTR),
             "historic": bool(kind.EXOGENOUS_HIST),
             "static": bool(kind.EXOGENOUS_STAT),

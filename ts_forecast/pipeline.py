@@ -87,7 +87,8 @@ class Source(_Strict):
     )
     id_column: str | None = Field("unique_id", description="null: the file holds one series.")
     series_name: str | None = Field(
-        None, description="unique_id of the one series where id_column is null; default: the pipeline."
+        None,
+        description="unique_id of the one series where id_column is null; default: the pipeline.",
     )
     target_column: str = "y"
     wide: WideLayout | None = Field(None, description="Set for files with one column a series.")
@@ -148,7 +149,9 @@ class ModelSpec(_Strict):
 
     model: str = Field(description="Class name in neuralforecast or statsforecast, e.g. NHITS.")
     name: Annotated[str, Field(pattern=_ALIAS)] = Field(
-        "", validate_default=False, description="Name in tables and assets; default: the class name."
+        "",
+        validate_default=False,
+        description="Name in tables and assets; default: the class name.",
     )
     parameters: dict[str, Any] = Field(default_factory=dict)
     exogenous: tuple[str, ...] | None = Field(
@@ -208,7 +211,9 @@ class Pipeline(_Strict):
     season_length: int = Field(0, ge=0, description="Steps of a season; default: the frequency's.")
     exogenous: Exogenous = Exogenous()
     models: tuple[ModelSpec, ...] = Field(min_length=1)
-    baseline: str | None = Field(None, description="Name of the model that skill is measured against.")
+    baseline: str | None = Field(
+        None, description="Name of the model that skill is measured against."
+    )
     levels: tuple[Annotated[int, Field(ge=1, le=99)], ...] = Field(
         (), description="Prediction intervals in percent; the first fills lower_bound, upper_bound."
     )
@@ -269,7 +274,11 @@ class Pipeline(_Strict):
                 f"models.{model.name}.exogenous: {', '.join(unknown)} is not an exogenous column of "
                 f"this pipeline; allowed: {known}"
             )
-        able = {"future": model.kind.future, "historic": model.kind.historic, "static": model.kind.static}
+        able = {
+            "future": model.kind.future,
+            "historic": model.kind.historic,
+            "static": model.kind.static,
+        }
         held = {"future": given.all_future, "historic": given.historic, "static": given.static}
         for role, can in able.items():
             if held[role] and not can:
@@ -357,5 +366,9 @@ class Pipeline(_Strict):
 
     def slice_plan(self, quarter: Quarter) -> SlicePlan:
         """Which forecasts the slice of ``quarter`` consists of."""
-        end = None if self.end is None else pd.Timestamp(self.end) + pd.Timedelta("1D") - pd.Timedelta("1ns")
+        end = (
+            None
+            if self.end is None
+            else pd.Timestamp(self.end) + pd.Timedelta("1D") - pd.Timedelta("1ns")
+        )
         return plan_slice(self.grid, quarter, horizon=self.horizon, step=self.step, end=end)

@@ -27,7 +27,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="forbid", frozen=True, populate_by_name=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
     )
 
     home: Path = Field(
@@ -116,9 +120,7 @@ def load_settings(**overrides: object) -> Settings:
         SettingsError: a value is impossible or a name is unknown; names each of them.
     """
     known = _variable_names()
-    strays = sorted(
-        name for name in os.environ if name.startswith(_PREFIXES) and name not in known
-    )
+    strays = sorted(name for name in os.environ if name.startswith(_PREFIXES) and name not in known)
     if strays:
         raise SettingsError(
             f"Unknown environment variable {', '.join(strays)}.",
