@@ -1,0 +1,41 @@
+"""All definitions, made from the pipeline files.
+
+``workspace.yaml`` loads ``defs`` from here; tests call ``build_definitions`` with their own settings
+and pipelines. Loading imports no torch, no neuralforecast and opens no connection.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets.datasets import build_dataset_assets
+from assets.predictions import build_predictions
+from assets.summaries import build_metric_summaries
+from assets.training import build_trained_models
+from resources.gpu_executor import gpu_executor
+from resources.postgres import postgres_resource
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.pipeline_file import load_pipelines
+from ts_forecast.settings import Settings, load_settings
+
+
+def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dg.Definitions:
+    """Assets of every pipeline, the PostgreSQL resource and the GPU executor."""
+    assets: list[dg.AssetsDefinition] = []
+    for pipeline in pipelines.values():
+        assets += build_dataset_assets(pipeline)
+        assets += build_trained_models(pipeline)
+        assets += [build_predictions(pipeline), build_metric_summaries(pipeline)]
+    return dg.Definitions(
+        assets=assets,
+        resources={"postgres": postgres_resource(settings)},
+        executor=gpu_executor,
+    )
+
+
+def _load() -> dg.Definitions:
+    settings = load_settings()
+    return build_definitions(settings, load_pipelines(settings.pipelines_dir))
+
+
+defs = _load()

@@ -1,0 +1,95 @@
+"""``predictions``: every forecast whose target date lies in the quarter, swapped in as one slice."""
+
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from assets.metadata import numbers, table, table_schema
+from assets.partitions import quarterly_partitions, quarters_of, window_mapping
+from assets.plots import forecast_plot
+from assets.step import StepConfig, asset_attributes, for_each_quarter
+from assets.training import GPU_POOL, ingest_window
+from resources.postgres import Postgres
+from ts_forecast.evaluation.leaderboard import rank_series
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.predictions.quarter import forecast_quarter, latest_forecasts
+from ts_forecast.quarters import Quarter
+from ts_forecast.tables.prediction import Prediction
+
+
+def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The predictions asset of a pipeline: one leaf table a partition."""
+
+    @dg.asset(
+        key=[pipeline.name, "predictions"],
+        deps=[
+            dg.AssetDep(
+                dg.AssetKey([pipeline.name, "datasets"]),
+                partition_mapping=window_mapping(pipeline, last=0),
+            ),
+            *(dg.AssetKey([pipeline.name, "trained_models", m.name]) for m in pipeline.models),
+        ],
+        partitions_def=quarterly_partitions(pipeline),
+        backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
+        pool=GPU_POOL,
+        kinds={"pytorch", "postgres"},
+        description=(
+            f"Every forecast whose target date lies in the quarter: from a cutoff every "
+            f"{pipeline.step} steps, up to {pipeline.horizon} steps ahead, by all models."
+        ),
+        metadata={
+            "dagster/column_schema": table_schema(Prediction.__table__),
+            "dagster/table_name": "public.predictions",
+        },
+        **asset_attributes(pipeline),
+    )
+    def predictions(
+        context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
+    ) -> dg.MaterializeResult[None]:
+        def forecast(quarter: Quarter) -> dict[str, Any]:
+            outcome = forecast_quarter(
+                postgres.engine, postgres.settings, pipeline, quarter, force=config.force
+            )
+            # One forecast for each target: the latest that was issued for it.
+            frame = latest_forecasts(postgres.engine, outcome.experiment_id, pipeline, quarter)
+            return {
+                "dagster/row_count": outcome.rows,
+                "quarter": quarter.label,
+                "changed": outcome.changed,
+                "reused": outcome.reused,
+                "content_hash": outcome.content_hash,
+                **numbers(
+                    {
+                        "run_id": outcome.run_id,
+                        "cutoffs": outcome.cutoffs,
+                        "series": outcome.series,
+                        "seconds": outcome.seconds,
+                    }
+                ),
+                **_pictures(pipeline, quarter, frame),
+            }
+
+        quarters = quarters_of(context)
+        ingest_window(context, postgres, pipeline, quarters)
+        return for_each_quarter(context, quarters, forecast)
+
+    return predictions
+
+
+def _pictures(pipeline: Pipeline, quarter: Quarter, frame: pd.DataFrame) -> dict[str, Any]:
+    """Worst, median and best series of the quarter, drawn and listed."""
+    ranked = rank_series(frame)
+    if ranked.empty:
+        chosen = [(str(name), "no actuals yet") for name in frame["unique_id"].unique()[:3]]
+        ranking: dict[str, Any] = {}
+    else:
+        places = {"worst": 0, "median": len(ranked) // 2, "best": len(ranked) - 1}
+        chosen = []
+        for role, place in places.items():
+            unique_id = str(ranked["unique_id"].iloc[place])
+            if unique_id not in dict(chosen):
+                chosen.append((unique_id, role))
+        ranking = {"worst_series": table(ranked.head(10))}
+    title = f"{pipeline.name} {quarter.label}: forecast against actual"
+    return {"forecasts": forecast_plot(frame, chosen, title), **ranking}

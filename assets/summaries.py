@@ -1,0 +1,63 @@
+"""``metric_summaries``: the accuracy of a quarter's forecasts."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.metadata import numbers, table, table_schema
+from assets.partitions import quarterly_partitions, quarters_of
+from assets.step import StepConfig, asset_attributes, for_each_quarter
+from resources.postgres import Postgres
+from ts_forecast.db.engine import transaction
+from ts_forecast.evaluation.leaderboard import quarter_accuracy
+from ts_forecast.evaluation.quarter import score_quarter
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.quarters import Quarter
+from ts_forecast.tables.evaluation import MetricSummary
+
+
+def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
+    """The metric_summaries asset of a pipeline."""
+
+    @dg.asset(
+        key=[pipeline.name, "metric_summaries"],
+        deps=[
+            dg.AssetKey([pipeline.name, "predictions"]),
+            dg.AssetKey([pipeline.name, "datasets"]),
+        ],
+        partitions_def=quarterly_partitions(pipeline),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        kinds={"postgres"},
+        description=(
+            f"Per model: the distribution of {', '.join(pipeline.metrics)} over series, by horizon "
+            "and overall, with skill against the seasonal naive."
+        ),
+        metadata={"dagster/column_schema": table_schema(MetricSummary.__table__)},
+        **asset_attributes(pipeline),
+    )
+    def metric_summaries(
+        context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
+    ) -> dg.MaterializeResult[None]:
+        def score(quarter: Quarter) -> dict[str, Any]:
+            outcome = score_quarter(
+                postgres.engine, postgres.settings, pipeline, quarter, force=config.force
+            )
+            metadata: dict[str, Any] = {
+                "quarter": quarter.label,
+                "reused": outcome.reused,
+                "dagster/row_count": outcome.summaries,
+            }
+            if outcome.run_id is None:
+                return metadata | {"note": "no actuals yet: nothing to score"}
+            with transaction(postgres.engine) as session:
+                accuracy = quarter_accuracy(session, outcome.run_id)
+            plotted = {
+                f"{row.metric}_{row.model}": row.mean
+                for row in accuracy[accuracy["horizon_bucket"] == "all"].itertuples()
+            }
+            metadata |= {"accuracy": table(accuracy), **numbers(plotted)}
+            return metadata | numbers({"run_id": outcome.run_id})
+
+        return for_each_quarter(context, quarters_of(context), score)
+
+    return metric_summaries

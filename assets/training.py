@@ -1,0 +1,112 @@
+"""``trained_models``: one asset for each model of a pipeline."""
+
+from typing import Any
+
+import dagster as dg
+
+from assets.metadata import numbers
+from assets.partitions import quarterly_partitions, quarters_of, window_mapping
+from assets.plots import loss_plot
+from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
+from resources.postgres import Postgres
+from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
+from ts_forecast.db.engine import transaction
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.quarters import Quarter
+from ts_forecast.training.quarter import loss_curves, train_quarter
+
+# The executor gives every step of this pool one device or one CPU slot.
+GPU_POOL = "gpu"
+
+
+def build_trained_models(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+    """One ``trained_models/<model>`` asset a model, in the order of the pipeline file."""
+    return [_build_trained_model(pipeline, spec) for spec in pipeline.models]
+
+
+def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=[pipeline.name, "trained_models", spec.name],
+        deps=[
+            dg.AssetDep(
+                dg.AssetKey([pipeline.name, "datasets"]),
+                partition_mapping=window_mapping(pipeline, last=-1),
+            )
+        ],
+        partitions_def=quarterly_partitions(pipeline),
+        backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
+        pool=GPU_POOL,
+        kinds={"pytorch" if spec.kind.is_neural else "scikitlearn", "postgres"},
+        tags={"model": spec.model, "framework": spec.kind.framework},
+        description=(
+            f"{spec.model} that forecasts the quarter, fitted on observations before it only "
+            f"(the last {pipeline.window_quarters} quarters)."
+        ),
+        metadata={"parameters": dg.MetadataValue.json(spec.parameters)},
+        **asset_attributes(pipeline),
+    )
+    def trained_model(
+        context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
+    ) -> dg.MaterializeResult[None]:
+        def train(quarter: Quarter) -> dict[str, Any]:
+            outcome = train_quarter(
+                postgres.engine, postgres.settings, pipeline, spec, quarter, force=config.force
+            )
+            metadata: dict[str, Any] = {
+                "quarter": quarter.label,
+                "reused": outcome.reused,
+                "fingerprint": outcome.fingerprint,
+                "fit_until": str(outcome.fit_until),
+                "path": dg.MetadataValue.path(outcome.path),
+                **numbers(
+                    {
+                        "run_id": outcome.run_id,
+                        "model_id": outcome.model_id,
+                        "training_seconds": outcome.seconds,
+                        "training_samples": outcome.samples,
+                        "final_loss": outcome.final_loss,
+                    }
+                ),
+            }
+            with transaction(postgres.engine) as session:
+                curves = loss_curves(session, outcome.run_id)
+            if not curves.empty:
+                metadata["loss"] = loss_plot(curves, f"{spec.name} {quarter.label}")
+            return metadata
+
+        quarters = quarters_of(context)
+        ingest_window(context, postgres, pipeline, quarters)
+        return for_each_quarter(context, quarters, train)
+
+    return trained_model
+
+
+def ingest_window(
+    context: dg.AssetExecutionContext,
+    postgres: Postgres,
+    pipeline: Pipeline,
+    quarters: list[Quarter],
+) -> None:
+    """Ingest the quarters of the training windows that were never materialized.
+
+    A backfill of four quarters needs the history before them; asking people to materialize it first
+    would make the first backfill fail. Each is reported as a materialization of ``datasets``.
+    """
+    window = sorted({part for quarter in quarters for part in pipeline.window(quarter)})
+    with reason_in_one_line():
+        with transaction(postgres.engine) as session:
+            absent = missing_quarters(session, pipeline, window)
+        if not absent:
+            return
+        versions = ingest_quarters(
+            postgres.engine, postgres.settings, pipeline, absent, only_available=True
+        )
+    for quarter, version in versions.items():
+        context.log_event(
+            dg.AssetMaterialization(
+                asset_key=[pipeline.name, "datasets"],
+                partition=quarter.key,
+                description="Ingested on the way: a training window needed it.",
+                metadata={"dagster/row_count": version.rows, "dataset_id": version.dataset_id},
+            )
+        )
