@@ -50,9 +50,7 @@ def open_database(settings: Settings, *, application_name: str = "ts-forecast") 
     given = settings.database_url
     url = given.get_secret_value() if given is not None else start_embedded(settings)
     engine = create_engine(url, settings, application_name=application_name)
-    database = Database(
-        engine=engine, url=SecretStr(url), dagster_url=SecretStr(_dagster_url(url))
-    )
+    database = Database(engine=engine, url=SecretStr(url), dagster_url=SecretStr(_dagster_url(url)))
     try:
         with engine.begin() as connection:
             _ensure_dagster_schema(connection)

@@ -1,0 +1,82 @@
+"""Alembic's environment: one migration at a time, no long locks, partitions left alone."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from alembic import context
+from sqlalchemy import Connection, text
+
+from ts_forecast.db.database import open_database
+from ts_forecast.db.engine import create_engine, lock_key
+from ts_forecast.settings import load_settings
+from ts_forecast.tables import Base
+
+_LOCK_TIMEOUT = "5s"
+_partitions: set[str] = set()
+
+
+def include_name(
+    name: str | None,
+    kind: Literal[
+        "schema", "table", "column", "index", "unique_constraint", "foreign_key_constraint"
+    ],
+    _parents: Mapping[str, Any],
+) -> bool:
+    """Partitions are data: autogenerate would propose to drop every one (Alembic #539)."""
+    return not (kind == "table" and name in _partitions)
+
+
+def compare_default(
+    _context: object, _found: object, column: sa.Column[Any], *_defaults: object
+) -> bool | None:
+    """Alembic hides nextval() of what it finds and shows it for what is wanted: never equal."""
+    return False if column.name == "prediction_id" else None
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations on a connection, in one transaction."""
+    connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": lock_key("migrations")})
+    try:
+        _partitions.clear()
+        rows = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition"))
+        _partitions.update(rows.scalars())
+        connection.commit()
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            include_name=include_name,
+            compare_server_default=compare_default,
+            transaction_per_migration=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": lock_key("migrations")})
+        connection.commit()
+
+
+def run() -> None:
+    """Migrate the given connection or URL, or else the deployment's database."""
+    given = context.config.attributes.get("connection")
+    if given is not None and hasattr(given, "connect"):
+        with given.connect() as connection:
+            migrate(connection)
+    elif given is not None:
+        migrate(given)
+    else:
+        url = context.config.get_main_option("sqlalchemy.url")
+        engine = create_engine(url) if url else open_database(load_settings()).engine
+        with engine.connect() as connection:
+            migrate(connection)
+        engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    run()

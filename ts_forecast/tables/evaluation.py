@@ -1,0 +1,104 @@
+"""Metrics (by step and by context) and their distribution over series."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from sqlalchemy import (
+    CheckConstraint,
+    Date,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ts_forecast.tables.base import Base, BigId, CreatedAt, one_of
+
+
+class Metric(Base):
+    """One number of a run: a loss at a step, or an accuracy in a context."""
+
+    __tablename__ = "metrics"
+
+    metric_id: Mapped[BigId]
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.run_id", ondelete="CASCADE"))
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.model_id", ondelete="CASCADE"))
+    metric_name: Mapped[str] = mapped_column(String(100))
+    metric_value: Mapped[float] = mapped_column(Double)
+    metric_step: Mapped[int | None] = mapped_column(
+        Integer, server_default=text("0"), comment="Training step."
+    )
+    dataset_type: Mapped[str] = mapped_column(String(50), server_default="validation")
+    evaluation_context: Mapped[str | None] = mapped_column(
+        String(100), comment="E.g. 2025-Q2/1-6: the quarter and the horizon bucket."
+    )
+    timestamp: Mapped[CreatedAt]
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata", JSONB, server_default=text("'{}'::jsonb")
+    )
+
+    __table_args__ = (
+        CheckConstraint(
+            one_of("dataset_type", "train", "validation", "test", "production"),
+            "ck_metrics_dataset_type",
+        ),
+        CheckConstraint("metric_step >= 0", "ck_metrics_step"),
+        Index("idx_metrics_run_id", "run_id"),
+        Index("idx_metrics_model_id", "model_id"),
+        Index("idx_metrics_name", "metric_name"),
+        Index("idx_metrics_timestamp", text("timestamp DESC")),
+        Index("idx_metrics_composite", "run_id", "metric_name", "dataset_type", "metric_step"),
+        {"comment": "Loss curves and accuracies of runs."},
+    )
+
+
+class MetricSummary(Base):
+    """The distribution of a metric over the series of one quarter."""
+
+    __tablename__ = "metric_summaries"
+
+    summary_id: Mapped[BigId]
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.run_id", ondelete="CASCADE"))
+    model_id: Mapped[int | None] = mapped_column(ForeignKey("models.model_id", ondelete="CASCADE"))
+    metric_name: Mapped[str] = mapped_column(String(100))
+    dataset_type: Mapped[str] = mapped_column(String(50))
+    horizon_bucket: Mapped[str] = mapped_column(
+        String(20), server_default="all", comment="Steps ahead, e.g. 1-6; all for every step."
+    )
+    quarter_start: Mapped[date | None] = mapped_column(Date)
+    min_value: Mapped[float | None] = mapped_column(Double)
+    max_value: Mapped[float | None] = mapped_column(Double)
+    mean_value: Mapped[float | None] = mapped_column(Double)
+    median_value: Mapped[float | None] = mapped_column(Double)
+    std_value: Mapped[float | None] = mapped_column(Double)
+    q1_value: Mapped[float | None] = mapped_column(Double)
+    q3_value: Mapped[float | None] = mapped_column(Double)
+    skill: Mapped[float | None] = mapped_column(
+        Double, comment="1 - mean / the baseline's mean; NULL without a baseline."
+    )
+    sample_count: Mapped[int] = mapped_column(Integer, comment="Series.")
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        UniqueConstraint(
+            "run_id",
+            "model_id",
+            "metric_name",
+            "dataset_type",
+            "horizon_bucket",
+            name="uq_summary_run_metric",
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index("idx_summary_run_id", "run_id"),
+        Index("idx_summary_model_id", "model_id"),
+        Index("idx_summary_metric", "metric_name"),
+        {"comment": "Per model, metric and horizon: the distribution over series."},
+    )

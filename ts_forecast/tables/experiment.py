@@ -1,0 +1,140 @@
+"""Experiments (one a pipeline) and runs (one a computation)."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Date, DateTime, ForeignKey, Index, Numeric, String, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ts_forecast.tables.base import Base, BigId, CreatedAt, LongText, Name, Tags, one_of
+
+
+class Experiment(Base):
+    """A pipeline, as the database knows it."""
+
+    __tablename__ = "experiments"
+
+    experiment_id: Mapped[BigId]
+    experiment_name: Mapped[Name] = mapped_column(comment="The pipeline's name.")
+    experiment_description: Mapped[LongText | None]
+    experiment_type: Mapped[str] = mapped_column(String(50), server_default="training")
+    status: Mapped[str] = mapped_column(String(50), server_default="active")
+    lifecycle_stage: Mapped[str] = mapped_column(
+        String(50), server_default="active", comment="As MLflow's lifecycle stage."
+    )
+    created_by: Mapped[Name | None]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+    deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    tags: Mapped[Tags] = mapped_column(comment="Free-form labels.")
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="The pipeline's definition as it was last read.",
+    )
+
+    __table_args__ = (
+        CheckConstraint(one_of("status", "active", "archived", "deleted"), "ck_experiments_status"),
+        CheckConstraint(
+            one_of("lifecycle_stage", "active", "deleted", "archived"), "ck_experiments_lifecycle"
+        ),
+        CheckConstraint(
+            one_of("experiment_type", "training", "testing", "production", "development"),
+            "ck_experiments_type",
+        ),
+        Index("idx_experiments_name", "experiment_name"),
+        Index("idx_experiments_created_at", text("created_at DESC")),
+        Index("idx_experiments_status", "status", postgresql_where=text("status = 'active'")),
+        Index("idx_experiments_tags", "tags", postgresql_using="gin"),
+        Index(
+            "uq_experiments_active_name",
+            "experiment_name",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        {"comment": "One row a pipeline: what its runs, models and forecasts belong to."},
+    )
+
+
+class Run(Base):
+    """One computation: train, predict, evaluate, or a trial."""
+
+    __tablename__ = "runs"
+
+    run_id: Mapped[BigId]
+    run_uuid: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
+    experiment_id: Mapped[int] = mapped_column(
+        ForeignKey("experiments.experiment_id", ondelete="CASCADE")
+    )
+    parent_run_id: Mapped[int | None] = mapped_column(
+        ForeignKey("runs.run_id", ondelete="SET NULL"), comment="The search of a trial, say."
+    )
+    run_name: Mapped[Name]
+    run_description: Mapped[LongText | None]
+    run_fingerprint: Mapped[str] = mapped_column(
+        String(64), comment="SHA-256 of everything that decides the result."
+    )
+    status: Mapped[str] = mapped_column(String(50), server_default="running")
+    lifecycle_stage: Mapped[str] = mapped_column(String(50), server_default="active")
+    start_time: Mapped[CreatedAt]
+    end_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    execution_duration_seconds: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
+    source_type: Mapped[str | None] = mapped_column(String(50))
+    source_name: Mapped[LongText | None]
+    git_commit_hash: Mapped[str | None] = mapped_column(String(40))
+    git_branch: Mapped[Name | None]
+    git_repo_url: Mapped[LongText | None]
+    user_id: Mapped[Name | None]
+    quarter_start: Mapped[date | None] = mapped_column(Date, comment="First day of the quarter.")
+    tags: Mapped[Tags]
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata", JSONB, server_default=text("'{}'::jsonb")
+    )
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+    deleted_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="Set when a later attempt took this run's place."
+    )
+
+    __table_args__ = (
+        CheckConstraint(
+            one_of("status", "running", "completed", "failed", "killed", "scheduled"),
+            "ck_runs_status",
+        ),
+        CheckConstraint(one_of("lifecycle_stage", "active", "deleted"), "ck_runs_lifecycle"),
+        CheckConstraint(
+            one_of("source_type", "notebook", "script", "cli", "api", "scheduled"),
+            "ck_runs_source_type",
+        ),
+        CheckConstraint(
+            "execution_duration_seconds IS NULL OR execution_duration_seconds >= 0",
+            "ck_runs_duration",
+        ),
+        Index("idx_runs_experiment_id", "experiment_id"),
+        Index("idx_runs_fingerprint", "run_fingerprint"),
+        Index("idx_runs_status", "status"),
+        Index("idx_runs_start_time", text("start_time DESC")),
+        Index(
+            "idx_runs_parent_run",
+            "parent_run_id",
+            postgresql_where=text("parent_run_id IS NOT NULL"),
+        ),
+        Index("idx_runs_tags", "tags", postgresql_using="gin"),
+        Index("idx_runs_composite", "experiment_id", "status", text("start_time DESC")),
+        Index(
+            "idx_runs_unique_fingerprint",
+            "experiment_id",
+            "run_fingerprint",
+            unique=True,
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        {
+            "comment": "One row a computation, with the fingerprint that keeps it from being repeated."
+        },
+    )

@@ -1,0 +1,140 @@
+"""Models and the parameters that their runs were given."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    Numeric,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from ts_forecast.tables.base import Base, BigId, CreatedAt, LongText, Name, Tags, one_of
+
+
+class Model(Base):
+    """A fitted model: what forecasts one quarter."""
+
+    __tablename__ = "models"
+
+    model_id: Mapped[BigId]
+    model_uuid: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.run_id", ondelete="CASCADE"))
+    model_name: Mapped[Name] = mapped_column(comment="Its name in the pipeline file.")
+    model_type: Mapped[str] = mapped_column(String(100), comment="Class name, e.g. NHITS.")
+    model_version: Mapped[str] = mapped_column(String(50), server_default="1.0.0")
+    framework: Mapped[str] = mapped_column(String(50))
+    framework_version: Mapped[str | None] = mapped_column(String(50))
+    model_config: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, comment="Horizon, frequency, quantile probabilities, exogenous columns."
+    )
+    hyperparameters: Mapped[dict[str, Any]] = mapped_column(
+        JSONB, server_default=text("'{}'::jsonb")
+    )
+    training_dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.dataset_id"))
+    training_samples: Mapped[int | None] = mapped_column(Integer)
+    training_duration_seconds: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
+    model_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    model_file_path: Mapped[LongText]
+    checkpoint_path: Mapped[LongText | None]
+    status: Mapped[str] = mapped_column(String(50), server_default="training")
+    quarter_start: Mapped[date | None] = mapped_column(
+        Date, comment="First day of the quarter that it forecasts; it has seen nothing of it."
+    )
+    tags: Mapped[Tags]
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata", JSONB, server_default=text("'{}'::jsonb")
+    )
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        CheckConstraint(
+            one_of(
+                "status",
+                "training",
+                "trained",
+                "evaluating",
+                "evaluated",
+                "deployed",
+                "archived",
+                "failed",
+            ),
+            "ck_models_status",
+        ),
+        CheckConstraint(
+            one_of(
+                "framework",
+                "neuralforecast",
+                "statsforecast",
+                "pytorch",
+                "tensorflow",
+                "sklearn",
+                "darts",
+                "gluonts",
+                "prophet",
+            ),
+            "ck_models_framework",
+        ),
+        CheckConstraint(
+            "training_samples IS NULL OR training_samples > 0", "ck_models_training_samples"
+        ),
+        CheckConstraint("model_size_bytes IS NULL OR model_size_bytes > 0", "ck_models_size"),
+        Index("idx_models_run_id", "run_id"),
+        Index("idx_models_name", "model_name"),
+        Index("idx_models_type", "model_type"),
+        Index("idx_models_framework", "framework"),
+        Index("idx_models_status", "status"),
+        Index("idx_models_created_at", text("created_at DESC")),
+        Index("idx_models_config", "model_config", postgresql_using="gin"),
+        Index("idx_models_tags", "tags", postgresql_using="gin"),
+        {"comment": "Fitted models: one a pipeline, model and quarter, and each repetition."},
+    )
+
+
+class Hyperparameter(Base):
+    """One parameter of a run."""
+
+    __tablename__ = "hyperparameters"
+
+    hyperparameter_id: Mapped[BigId]
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.run_id", ondelete="CASCADE"))
+    param_key: Mapped[Name]
+    param_value: Mapped[LongText]
+    param_type: Mapped[str] = mapped_column(String(50), server_default="string")
+    is_hyperparameter: Mapped[bool | None] = mapped_column(
+        Boolean,
+        server_default=text("true"),
+        comment="false: a setting of the run rather than of the model.",
+    )
+    param_category: Mapped[str | None] = mapped_column(String(100))
+    created_at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        CheckConstraint(
+            one_of("param_type", "string", "integer", "float", "boolean", "json"), "ck_params_type"
+        ),
+        UniqueConstraint("run_id", "param_key", name="uq_run_param_key"),
+        Index("idx_params_run_id", "run_id"),
+        Index("idx_params_key", "param_key"),
+        Index(
+            "idx_params_category",
+            "param_category",
+            postgresql_where=text("param_category IS NOT NULL"),
+        ),
+        {"comment": "Parameters of runs, one row each, to be compared in SQL."},
+    )
