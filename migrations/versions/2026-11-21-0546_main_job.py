@@ -978,7 +978,6 @@ def upgrade() -> None:
         ["unique_id", sa.literal_column("prediction_date DESC"), "horizon"],
         unique=False,
     )
-    op.execute("ALTER SEQUENCE predictions_prediction_id_seq OWNED BY predictions.prediction_id")
     op.execute(
         """
         CREATE FUNCTION update_updated_at_column() RETURNS trigger
@@ -998,6 +997,25 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Leaves that killed writers left detached still take their numbers from the sequence.
+    op.execute(
+        """
+        DO $$
+        DECLARE leaf text;
+        BEGIN
+            FOR leaf IN
+                SELECT relname FROM pg_class
+                WHERE relname ~ '^predictions_[0-9]{4}_q[1-4]_e[0-9]+_[no][0-9a-f]+$'
+                  AND relkind = 'r' AND NOT relispartition
+                  AND relnamespace = current_schema()::regnamespace
+            LOOP
+                EXECUTE format('DROP TABLE %I', leaf);
+            END LOOP;
+        END;
+        $$
+        """
+    )
     for table in _TABLES:
         op.drop_table(table)
+    op.execute("DROP SEQUENCE predictions_prediction_id_seq")
     op.execute("DROP FUNCTION update_updated_at_column()")

@@ -1,0 +1,165 @@
+"""Partitions of ``predictions``: a table a quarter, in it a leaf a pipeline.
+
+Names and DDL. Filling a leaf and swapping it in is ``predictions.slice``. Tables are made with
+``CREATE TABLE (LIKE …)`` and attached: ``CREATE TABLE … PARTITION OF`` blocks readers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from ts_forecast.quarters import Quarter
+
+PARENT = "predictions"
+_KEY = "experiment_id, model_id, unique_id, prediction_date, horizon"
+_REFERENCES = {"experiment_id": "experiments", "run_id": "runs", "model_id": "models"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One attached leaf."""
+
+    name: str
+    quarter_table: str
+    comment: str | None
+    rows_estimate: int
+    size_bytes: int
+
+
+def quarter_table(quarter: Quarter) -> str:
+    """Name of a quarter's partition, e.g. ``predictions_2025_q1``."""
+    return f"{PARENT}_{quarter.year}_q{quarter.number}"
+
+
+def leaf_table(quarter: Quarter, experiment_id: int) -> str:
+    """Name of a slice's leaf, e.g. ``predictions_2025_q1_e12``."""
+    return f"{quarter_table(quarter)}_e{experiment_id}"
+
+
+def exists(connection: Connection, table: str) -> bool:
+    """Whether a table of that name can be seen."""
+    return bool(connection.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": table}))
+
+
+def is_attached(connection: Connection, table: str) -> bool:
+    """Whether a table of that name is somebody's partition."""
+    return bool(
+        connection.scalar(
+            text("SELECT relispartition FROM pg_class WHERE oid = to_regclass(:name)"),
+            {"name": table},
+        )
+    )
+
+
+def ensure_quarter(connection: Connection, quarter: Quarter) -> str:
+    """Make the quarter's partition if it is absent; its name.
+
+    The caller holds the quarter's advisory lock.
+    """
+    name = quarter_table(quarter)
+    if is_attached(connection, name):
+        return name
+    connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+    connection.execute(
+        text(
+            f"CREATE TABLE {name} (LIKE {PARENT} INCLUDING DEFAULTS INCLUDING CONSTRAINTS "
+            "INCLUDING COMMENTS) PARTITION BY LIST (experiment_id)"
+        )
+    )
+    connection.execute(
+        text(
+            f"ALTER TABLE {PARENT} ATTACH PARTITION {name} "
+            f"FOR VALUES FROM ('{quarter.start}') TO ('{quarter.end}')"
+        )
+    )
+    return name
+
+
+def create_detached_leaf(connection: Connection, name: str) -> None:
+    """An empty table in a leaf's form, that no reader sees."""
+    connection.execute(
+        text(
+            f"CREATE TABLE {name} (LIKE {PARENT} INCLUDING DEFAULTS INCLUDING CONSTRAINTS "
+            "INCLUDING COMMENTS)"
+        )
+    )
+
+
+def finish_leaf(
+    connection: Connection, name: str, quarter: Quarter, experiment_id: int, comment: str
+) -> None:
+    """Keys, foreign keys and the CHECK of its bounds, so that attaching it scans nothing."""
+    # Sorting a million keys in 64 MB spills to disk.
+    connection.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
+    connection.execute(text(f"ALTER TABLE {name} ADD PRIMARY KEY ({_KEY})"))
+    connection.execute(text(f"CREATE INDEX ON {name} (unique_id, prediction_date DESC, horizon)"))
+    for column, target in _REFERENCES.items():
+        constraint = f"fk_{PARENT}_{column}"
+        # NOT VALID first: validating then takes no lock that stops writers of the target.
+        connection.execute(
+            text(
+                f"ALTER TABLE {name} ADD CONSTRAINT {constraint} FOREIGN KEY ({column}) "
+                f"REFERENCES {target} ({column}) ON DELETE CASCADE NOT VALID"
+            )
+        )
+    connection.execute(
+        text(
+            f"ALTER TABLE {name} ADD CONSTRAINT ck_{PARENT}_bounds CHECK ("
+            f"experiment_id IS NOT NULL AND experiment_id = {experiment_id} "
+            f"AND prediction_date IS NOT NULL AND prediction_date >= '{quarter.start}' "
+            f"AND prediction_date < '{quarter.end}')"
+        )
+    )
+    connection.execute(text(f"COMMENT ON TABLE {name} IS '{comment}'"))
+
+
+def validate_leaf(connection: Connection, name: str) -> None:
+    """Validate the foreign keys set-wise and gather statistics."""
+    for column in _REFERENCES:
+        connection.execute(text(f"ALTER TABLE {name} VALIDATE CONSTRAINT fk_{PARENT}_{column}"))
+    connection.execute(text(f"ANALYZE {name}"))
+
+
+def attach_leaf(connection: Connection, quarter: Quarter, name: str, experiment_id: int) -> None:
+    """Let readers see a finished leaf."""
+    connection.execute(
+        text(
+            f"ALTER TABLE {quarter_table(quarter)} ATTACH PARTITION {name} "
+            f"FOR VALUES IN ({experiment_id})"
+        )
+    )
+
+
+def detach_leaf(connection: Connection, quarter: Quarter, name: str) -> None:
+    """Take a leaf out of readers' sight; waits for those that are reading the quarter."""
+    connection.execute(text(f"ALTER TABLE {quarter_table(quarter)} DETACH PARTITION {name}"))
+
+
+def orphans(connection: Connection, quarter: Quarter, experiment_id: int) -> list[str]:
+    """Detached tables that killed writers of this slice left behind."""
+    rows = connection.execute(
+        text(
+            "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
+            "WHERE relname ~ :pattern AND relkind = 'r' AND NOT relispartition "
+            "AND n.nspname = current_schema()"
+        ),
+        {"pattern": f"^{leaf_table(quarter, experiment_id)}_[no][0-9a-f]+$"},
+    )
+    return list(rows.scalars())
+
+
+def list_leaves(connection: Connection) -> list[Leaf]:
+    """Every attached leaf, by name."""
+    rows = connection.execute(
+        text(
+            "SELECT c.relname, p.relname, obj_description(c.oid, 'pg_class'), "
+            "greatest(c.reltuples, 0)::bigint, pg_total_relation_size(c.oid) "
+            "FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
+            "JOIN pg_class p ON p.oid = i.inhparent JOIN pg_inherits q ON q.inhrelid = p.oid "
+            "WHERE q.inhparent = to_regclass(:parent) ORDER BY 1"
+        ),
+        {"parent": PARENT},
+    )
+    return [Leaf(*row) for row in rows]
