@@ -1,0 +1,1 @@
+"""What training leaves behind for others: stored files and registered versions."""

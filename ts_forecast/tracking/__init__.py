@@ -1,0 +1,1 @@
+"""What was computed, from what, and what came of it: experiments, runs, parameters, metrics."""
