@@ -1,0 +1,76 @@
+"""Which step has which device: one ``flock`` a device, taken in the step's own process.
+
+The kernel frees a lock with its holder, however that ends; there is nothing to clean up and nothing
+to expire. A process that the step has forked keeps the lock with it, as it may use the device too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from resources.devices import Device
+
+_POLL_SECONDS = 0.05
+_PATIENCE_SECONDS = 2.0
+
+
+def lock_path(folder: Path, device: Device) -> Path:
+    """The lock file of a device; while it is held it names the holder."""
+    return folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', device.identifier)}.lock"
+
+
+@contextmanager
+def take_device(
+    folder: Path,
+    devices: Sequence[Device],
+    *,
+    holder: str,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Iterator[Device]:
+    """Hold the first device that is free, waiting as long as all are busy.
+
+    Args:
+        folder: where the lock files lie; made if absent.
+        devices: those to choose from, preferred first.
+        holder: who takes it, for whoever reads the lock file.
+        on_wait: called once when the wait gets long.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    is_long = False
+    while True:
+        for device in devices:
+            descriptor = _try_lock(lock_path(folder, device))
+            if descriptor is None:
+                continue
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()} {holder}\n".encode(), 0)
+                yield device
+            finally:
+                os.close(descriptor)
+            return
+        if not is_long and time.monotonic() - started > _PATIENCE_SECONDS:
+            is_long = True
+            on_wait()
+        time.sleep(_POLL_SECONDS)
+
+
+def _try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock, or None while another process does.
+
+    It is not inherited by programs that the step starts, only by its forks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,175 @@
+"""The devices of this host that training steps share: GPUs, MIG slices, or CPU slots.
+
+Counting and naming only, through NVML and never through CUDA: a process that has touched CUDA cannot
+fork. Which step gets which device is decided in ``device_locks``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ts_forecast.errors import DeviceError
+from ts_forecast.settings import Settings
+
+# What the numerical libraries of a step read to size their thread pools.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU, one MIG slice, or one CPU slot.
+
+    Attributes:
+        identifier: unique on the host; for a GPU what CUDA_VISIBLE_DEVICES takes.
+        is_gpu: whether it is a GPU (or named as one by TS_FORECAST_DEVICES).
+        threads: CPU threads that a step on it may use.
+    """
+
+    identifier: str
+    is_gpu: bool
+    threads: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that confine a process to this device."""
+        visible = self.identifier if self.is_gpu else ""
+        return {"CUDA_VISIBLE_DEVICES": visible, **thread_environment(self.threads)}
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Variables that bound the thread pools of numerical libraries.
+
+    They must be set before those are imported. Threads wait passively: spinning ones take the cores
+    from the steps beside them.
+    """
+    return {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def find_devices(
+    settings: Settings, environment: Mapping[str, str] | None = None
+) -> tuple[Device, ...]:
+    """The devices of this host, at least one.
+
+    TS_FORECAST_DEVICES names them; otherwise NVML finds GPUs and MIG slices, of which the user's
+    CUDA_VISIBLE_DEVICES leaves some; otherwise (or with ENABLE_GPU=false) there are CPU slots. The
+    cores are shared out evenly, so that all devices together never oversubscribe them.
+
+    Raises:
+        DeviceError: a driver is installed but does not answer, or CUDA_VISIBLE_DEVICES names a
+            device that does not exist.
+    """
+    environment = os.environ if environment is None else environment
+    names: tuple[str, ...] = ()
+    if settings.enable_gpu:
+        names = settings.devices or _visible(
+            _nvml_identifiers(), environment.get("CUDA_VISIBLE_DEVICES")
+        )
+    count = len(names) or settings.cpu_slots
+    threads = max(1, usable_cores() // count)
+    if names:
+        return tuple(Device(name, is_gpu=True, threads=threads) for name in names)
+    return tuple(Device(f"cpu-{slot}", is_gpu=False, threads=threads) for slot in range(count))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: affinity and the container's quota counted."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, _quota()))
+
+
+def _quota() -> int:
+    """Cores that the control group's CPU quota amounts to, rounded up (version 2 only)."""
+    try:
+        quota, period = _CPU_QUOTA.read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):
+        # No such file, or "max": no quota.
+        return sys.maxsize
+
+
+def _nvml_identifiers() -> list[tuple[str, ...]]:
+    """For each GPU in NVML's order, its UUID, or those of its MIG slices."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except (
+        pynvml.NVMLError_LibraryNotFound,
+        pynvml.NVMLError_DriverNotLoaded,
+    ):
+        return []
+    except pynvml.NVMLError as error:
+        raise _broken_driver(error) from error
+    try:
+        return [
+            _slices(pynvml.nvmlDeviceGetHandleByIndex(index))
+            for index in range(pynvml.nvmlDeviceGetCount())
+        ]
+    except pynvml.NVMLError as error:
+        raise _broken_driver(error) from error
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _slices(handle: object) -> tuple[str, ...]:
+    import pynvml
+
+    try:
+        is_sliced = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    except pynvml.NVMLError_NotSupported:
+        is_sliced = False
+    if not is_sliced:
+        return (str(pynvml.nvmlDeviceGetUUID(handle)),)
+    found = []
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            part = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+        except pynvml.NVMLError_NotFound:
+            continue
+        found.append(str(pynvml.nvmlDeviceGetUUID(part)))
+    return tuple(found)
+
+
+def _visible(gpus: list[tuple[str, ...]], chosen: str | None) -> tuple[str, ...]:
+    """The devices that CUDA_VISIBLE_DEVICES leaves: indices, UUIDs or beginnings of UUIDs."""
+    everything = tuple(name for gpu in gpus for name in gpu)
+    if chosen is None or not gpus:
+        return everything
+    left: list[str] = []
+    for part in (part.strip() for part in chosen.split(",")):
+        # CUDA's own rule: an empty or negative entry ends the list.
+        if not part or part.startswith("-"):
+            break
+        if part.isdigit():
+            matches = list(gpus[int(part)]) if int(part) < len(gpus) else []
+        else:
+            matches = [name for name in everything if name.startswith(part)]
+        if not matches:
+            raise DeviceError(
+                f"CUDA_VISIBLE_DEVICES={chosen} names {part}, which this host does not have.",
+                remedy=f"It has {', '.join(everything)}.",
+            )
+        left += [name for name in matches if name not in left]
+    return tuple(left)
+
+
+def _broken_driver(error: Exception) -> DeviceError:
+    return DeviceError(
+        f"The NVIDIA driver does not answer: {error}.",
+        remedy="Run nvidia-smi; set ENABLE_GPU=false to train on CPU meanwhile.",
+    )

@@ -1,0 +1,145 @@
+"""What runs inside a step's process: take a device, bound the threads, hand over to Dagster.
+
+Everything here happens in a child of the fork server, or (``load_job``) once in the server itself.
+The step's own work is Dagster's ``execute_step``, called rather than started as a new program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster._cli.api import _execute_step_command_body
+from dagster._cli.utils import get_instance_for_cli
+from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.errors import DagsterExecutionInterruptedError, raise_execution_interrupts
+from dagster._core.instance import DagsterInstance, InstanceRef
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import deserialize_value
+from dagster._utils.interrupts import capture_interrupts
+
+from resources.device_locks import take_device
+from resources.devices import Device
+
+# What a shell says of a program that SIGINT ended.
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a step may run.
+
+    Attributes:
+        devices: it takes the first free one.
+        locks: folder of the lock files that say which are free.
+    """
+
+    devices: tuple[Device, ...]
+    locks: Path
+
+
+def load_job(serialized: str) -> None:
+    """Load the run's job, so that the processes forked later find it loaded."""
+    deserialize_value(serialized, ReconstructableJob).get_definition()
+
+
+def run_step(serialized: str, placement: Placement | None) -> None:
+    """Run one step; its outcome goes to the instance's event log.
+
+    Args:
+        serialized: Dagster's ``ExecuteStepArgs``.
+        placement: None for a step that needs no device.
+
+    Raises:
+        SystemExit: the step was interrupted.
+    """
+    arguments = deserialize_value(serialized, ExecuteStepArgs)
+    with (
+        _ending_quietly(),
+        capture_interrupts(),
+        get_instance_for_cli(instance_ref=arguments.instance_ref) as instance,
+    ):
+        run = instance.get_run_by_id(arguments.run_id)
+        if run is None:
+            # Deleted while the step was being launched: nobody waits for it.
+            return
+        step_key = (arguments.step_keys_to_execute or [""])[0]
+        with _placed(placement, instance, run, step_key):
+            for _ in _execute_step_command_body(arguments, instance, run):
+                pass
+
+
+def report_lost_run(instance_ref: InstanceRef, run_id: str) -> None:
+    """Fail a run whose worker was killed, and free its pool slots.
+
+    The fork server's last will: the daemon would see it only minutes later, and without a daemon
+    nobody would.
+    """
+    with DagsterInstance.from_ref(instance_ref) as instance:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished and not instance.run_will_resume(run_id):
+            instance.report_run_failed(run, "The run's process was killed; its steps were ended.")
+        free_pool_slots(instance, run_id)
+
+
+def free_pool_slots(instance: DagsterInstance, run_id: str) -> None:
+    """Give back what a run holds of any pool; its steps must have ended."""
+    storage = instance.event_log_storage
+    if storage.supports_global_concurrency_limits:
+        storage.free_concurrency_slots_for_run(run_id)
+
+
+@contextmanager
+def _ending_quietly() -> Iterator[None]:
+    """End quietly when interrupted: Dagster has already written it to the event log."""
+    try:
+        yield
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        raise SystemExit(_INTERRUPTED) from None
+
+
+@contextmanager
+def _placed(
+    placement: Placement | None, instance: DagsterInstance, run: DagsterRun, step_key: str
+) -> Iterator[None]:
+    if placement is None:
+        yield
+        return
+
+    def report() -> None:
+        instance.report_engine_event(
+            f"{step_key} waits: all of {len(placement.devices)} devices or slots are busy.",
+            run,
+            step_key=step_key,
+        )
+
+    with ExitStack() as stack:
+        with raise_execution_interrupts():
+            device = stack.enter_context(
+                take_device(
+                    placement.locks,
+                    placement.devices,
+                    holder=f"{run.run_id} {step_key}",
+                    on_wait=report,
+                )
+            )
+        confine(device)
+        yield
+
+
+def confine(device: Device) -> None:
+    """Let this process see only its device and use only its share of the cores.
+
+    CUDA reads its variables at first use, which no parent has made; the thread pools of a torch
+    that was imported before the fork no longer look at theirs.
+    """
+    os.environ.update(device.environment)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(device.threads)
