@@ -50,6 +50,7 @@ class OpenRun:
 
     run_id: int
     reused: bool
+    fingerprint: str
     _begun: datetime
     _replaces: int | None = None
     _completed: bool = field(default=False, init=False)
@@ -66,7 +67,7 @@ class OpenRun:
         run.metadata_ = {**(run.metadata_ or {}), **(metadata or {})}
         if self._replaces is not None:
             session.flush()
-            run.run_fingerprint = run.run_fingerprint.removeprefix(_AGAIN)
+            run.run_fingerprint = self.fingerprint
         self._completed = True
 
 
@@ -143,7 +144,7 @@ def _open(
     for run in standing:
         if run.status == "completed":
             if not force:
-                return OpenRun(run.run_id, reused=True, _begun=now)
+                return OpenRun(run.run_id, True, key.fingerprint, now)
             replaces = run.run_id
             continue
         # We hold the fingerprint's lock: whoever was running it is dead.
@@ -170,7 +171,7 @@ def _open(
     )
     session.add(row)
     session.flush()
-    return OpenRun(row.run_id, reused=False, _begun=now, _replaces=replaces)
+    return OpenRun(row.run_id, False, key.fingerprint, now, replaces)
 
 
 def _retire(session: Session, run_id: int, now: datetime) -> None:
