@@ -16,6 +16,8 @@ def register_version(session: Session, pipeline: Pipeline, model: str, model_id:
     The next number of ``<pipeline>/<model>``, or the one that the model has already.
     """
     name = f"{pipeline.name}/{model}"
+    # Before looking: two callers with one model must find the same version.
+    lock_in_transaction(session, "registry", name)
     known = session.scalar(
         select(RegisteredModel.model_version).where(
             RegisteredModel.model_id == model_id, RegisteredModel.registered_model_name == name
@@ -23,7 +25,6 @@ def register_version(session: Session, pipeline: Pipeline, model: str, model_id:
     )
     if known is not None:
         return known
-    lock_in_transaction(session, "registry", name)
     last = session.scalar(
         select(func.max(RegisteredModel.model_version)).where(
             RegisteredModel.registered_model_name == name

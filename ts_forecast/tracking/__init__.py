@@ -1,1 +1,10 @@
-"""What was computed, from what, and what came of it: experiments, runs, parameters, metrics."""
+"""What was computed, from what, and with which result: experiments, runs and their fingerprints.
+
+Where do I go to …?
+- say what makes two computations the same: ``fingerprint``
+- know the machine, the libraries and the commit that computed something: ``environment``
+- find or make a pipeline's row: ``experiments``
+- compute something once, and record how it went: ``runs``
+- write parameters and metrics of a run: ``measurements``
+- mirror runs to an outside system: ``tracker``
+"""

@@ -11,8 +11,9 @@ import socket
 import subprocess
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from ts_forecast.tracking.fingerprint import library_versions
 
 _GIT_SECONDS = 5.0
 _RECORDED = (
@@ -64,17 +65,6 @@ def _git(directory: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def library_versions(*names: str) -> dict[str, str]:
-    """Installed versions of the named distributions; those that are not installed are left out."""
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 @cache

@@ -1,36 +1,57 @@
-"""Runs: one row a computation, which is not repeated if an identical one is on record.
+"""Runs: computing something at most once, and recording how it went.
 
-The life of a run row and who may compute. Parameters and metrics are ``measurements``.
+``tracked_run`` surrounds every computation. Its states, for one (experiment, fingerprint):
+
+- nobody computes it twice at once: an advisory lock of the fingerprint is held all the while, and
+  the server releases it when the process dies
+- so whoever holds the lock knows that a row still ``running`` is of a process that is gone; such a
+  row, and a failed one, is soft-deleted by the attempt that takes its place
+- a forced repetition stays soft-deleted itself until it completes, and then changes places with the
+  completed run in one transaction: readers (``deleted_at IS NULL``) always see one result, the old or
+  the new, and nothing that refers to the old run loses its reference
+
+Parameters and metrics of a run are ``measurements``.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
-from sqlalchemy import Engine, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import ColumnElement, Engine, Numeric, cast, func, select, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ts_forecast.db.engine import exclusive, transaction
+from ts_forecast.errors import DatabaseError
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.experiment import Run
+from ts_forecast.tracking.environment import describe_environment, source_revision
+from ts_forecast.tracking.tracker import Ending, NullTracker, Tracker
 
 RunKind = Literal["train", "predict", "evaluate"]
-_REASON_LENGTH = 1000
+SourceType = Literal["notebook", "script", "cli", "api", "scheduled"]
+_MAX_NAME_LENGTH = 255
+_MAX_ERROR_LENGTH = 1000
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """What a run computes; ``(experiment_id, fingerprint)`` identifies it."""
+    """Which computation this is.
+
+    Attributes:
+        experiment_id: the pipeline's.
+        kind: what is computed; stored as the tag ``kind``.
+        name: for people; cut at 255 characters.
+        fingerprint: what makes two computations of an experiment the same.
+        quarter: the partition that it is for.
+        parent_run_id: the run whose result this one builds on.
+    """
 
     experiment_id: int
     kind: RunKind
@@ -42,49 +63,106 @@ class RunKey:
 
 @dataclass
 class OpenRun:
-    """A run within ``tracked_run``.
+    """A run that is being computed, or the completed one that makes computing needless.
 
     Attributes:
-        reused: an identical run is on record; the body has nothing to compute.
+        reused: an identical run is completed: compute nothing, ``run_id`` is that run's.
     """
 
     run_id: int
+    run_uuid: UUID
     reused: bool
-    fingerprint: str
-    _begun: datetime
-    _replaces: int | None = None
-    _completed: bool = field(default=False, init=False)
+    key: RunKey
+    tracker: Tracker = field(default_factory=NullTracker, repr=False)
 
     def complete(self, session: Session, metadata: Mapping[str, Any] | None = None) -> None:
-        """Mark the run completed, within the transaction that writes its results."""
-        now = datetime.now(UTC)
-        if self._replaces is not None:
-            _retire(session, self._replaces, now)
-        run = session.get_one(Run, self.run_id)
-        run.status = "completed"
-        run.end_time = now
-        run.execution_duration_seconds = round((now - self._begun).total_seconds(), 3)  # type: ignore[assignment]
-        run.metadata_ = {**(run.metadata_ or {}), **(metadata or {})}
-        if self._replaces is not None:
-            session.flush()
-            run.run_fingerprint = self.fingerprint
-        self._completed = True
+        """Complete the run in the transaction that stores its results.
+
+        Call it last in that transaction: it locks the row. The completed run that this one repeats
+        is soft-deleted here.
+
+        Args:
+            metadata: added to the run's metadata.
+
+        Raises:
+            DatabaseError: the run is reused, or another process took it over (the connection that
+                held its lock was lost). Nothing of the transaction may be kept.
+        """
+        if self.reused:
+            raise DatabaseError(
+                f"Run {self.run_id} is completed already and was reused.",
+                remedy="Do not compute or complete a reused run.",
+            )
+        # This row first: its lock stops a successor that calls it killed.
+        is_ours = session.scalar(
+            select(Run.status == "running").where(Run.run_id == self.run_id).with_for_update()
+        )
+        if not is_ours:
+            raise DatabaseError(
+                f"Run {self.run_id} ({self.key.name}) is no longer this process's to complete.",
+                remedy="Its lock was lost with a database connection; run it again.",
+            )
+        # The unique index on live fingerprints allows one: the old one goes before the new one comes.
+        session.execute(
+            update(Run)
+            .where(*_same_computation(self.key), _IS_LIVE, Run.run_id != self.run_id)
+            .values(**_soft_deleted())
+        )
+        session.execute(
+            update(Run)
+            .where(Run.run_id == self.run_id)
+            .values(
+                status="completed",
+                deleted_at=None,
+                lifecycle_stage="active",
+                metadata_=Run.metadata_.concat(dict(metadata or {})),
+                **_ended(),
+            )
+        )
 
 
-# A forced repetition may not hold the fingerprint while the run that it replaces still stands.
-_AGAIN = "+"
+_IS_LIVE: ColumnElement[bool] = Run.deleted_at.is_(None)
 
 
 def find_completed(session: Session, experiment_id: int, fingerprint: str) -> Run | None:
-    """The completed run of that fingerprint, if it is on record."""
+    """The completed run of a fingerprint that stands; None if there is none."""
     return session.scalar(
         select(Run).where(
             Run.experiment_id == experiment_id,
             Run.run_fingerprint == fingerprint,
             Run.status == "completed",
-            Run.deleted_at.is_(None),
+            _IS_LIVE,
         )
     )
+
+
+def current_run(
+    session: Session, experiment_id: int, kind: RunKind, quarter: Quarter
+) -> Run | None:
+    """The latest completed run of a kind for a quarter that stands; None if there is none."""
+    return session.scalars(
+        select(Run)
+        .where(*_of_quarter(experiment_id, kind, quarter))
+        .order_by(Run.end_time.desc(), Run.run_id.desc())
+        .limit(1)
+    ).first()
+
+
+def supersede(
+    session: Session, experiment_id: int, kind: RunKind, quarter: Quarter, *, keep: int | None
+) -> int:
+    """Soft-delete the completed runs of a kind for a quarter, except one.
+
+    For kinds of which a quarter has one standing result. What the older runs wrote stays, and what
+    refers to them.
+
+    Returns:
+        How many were soft-deleted.
+    """
+    statement = update(Run).where(*_of_quarter(experiment_id, kind, quarter))
+    if keep is not None:
+        statement = statement.where(Run.run_id != keep)
+    return len(session.execute(statement.values(**_soft_deleted()).returning(Run.run_id)).all())
 
 
 @contextmanager
@@ -92,119 +170,162 @@ def tracked_run(
     engine: Engine,
     key: RunKey,
     *,
+    source_type: SourceType = "scheduled",
+    user_id: str | None = None,
     force: bool = False,
+    tags: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
-    tags: Mapping[str, Any] | None = None,
+    tracker: Tracker | None = None,
 ) -> Iterator[OpenRun]:
-    """Compute once: yields a run to fill, or the identical one that is on record.
+    """Surround a computation; spans several transactions, so it takes the engine.
 
-    One process computes a fingerprint at a time; others wait and then find it done. The body calls
-    ``OpenRun.complete`` in the transaction that writes the results, so that both are there or neither.
-    If the body raises, the row becomes ``failed`` with the reason (``killed`` for an interruption); if
-    the process dies, the row stays ``running`` until the next attempt, which marks it ``killed``. Rows
-    of earlier attempts are soft-deleted, never removed. With ``force`` the run on record stands until
-    its repetition completes.
+    Waits while another process computes the same fingerprint, and then finds it done. The body
+    looks at ``reused``; otherwise it computes and calls ``complete`` in the transaction that stores
+    its results, so that results and status commit together.
+
+    Args:
+        force: compute although an identical run is completed.
+        tags: further tags; ``kind`` and ``quarter`` are set here.
+
+    Raises:
+        DatabaseError: the body ended without ``complete``; the run is ``failed``.
+        BaseException: whatever the body raises, after the run has become ``failed`` (an Exception)
+            or ``killed`` (KeyboardInterrupt, SystemExit and the like).
     """
     with exclusive(engine, "run", str(key.experiment_id), key.fingerprint):
         with transaction(engine) as session:
-            opened = _open(session, key, force=force, metadata=metadata, tags=tags)
-        if opened.reused:
-            yield opened
+            standing = find_completed(session, key.experiment_id, key.fingerprint)
+            if standing is not None and not force:
+                run = OpenRun(standing.run_id, standing.run_uuid, reused=True, key=key)
+            else:
+                _retire_attempts(session, key)
+                row = Run(
+                    experiment_id=key.experiment_id,
+                    parent_run_id=key.parent_run_id,
+                    run_name=key.name[:_MAX_NAME_LENGTH],
+                    run_fingerprint=key.fingerprint,
+                    status="running",
+                    source_type=source_type,
+                    source_name=f"ts_forecast.{key.kind}",
+                    git_commit_hash=source_revision().commit,
+                    git_branch=source_revision().branch,
+                    user_id=user_id,
+                    quarter_start=key.quarter.start.date(),
+                    tags={**(tags or {}), "kind": key.kind, "quarter": key.quarter.label},
+                    metadata_={**describe_environment(), **(metadata or {})},
+                    # Stands aside until it completes, where a completed run holds the place.
+                    **(_soft_deleted() if standing is not None else {}),
+                )
+                session.add(row)
+                session.flush()
+                run = OpenRun(
+                    row.run_id,
+                    row.run_uuid,
+                    reused=False,
+                    key=key,
+                    tracker=tracker or NullTracker(),
+                )
+        if not run.reused:
+            with _recorded(engine, run):
+                yield run
             return
-        try:
-            yield opened
-        except BaseException as error:
-            status = "failed" if isinstance(error, Exception) else "killed"
-            _fail(engine, opened, status, error)
-            raise
-        if not opened._completed:
-            _fail(engine, opened, "failed", RuntimeError("the run was never completed"))
+    # Outside of the lock: whoever only reads a result keeps nobody waiting.
+    yield run
 
 
-def _open(
-    session: Session,
-    key: RunKey,
-    *,
-    force: bool,
-    metadata: Mapping[str, Any] | None,
-    tags: Mapping[str, Any] | None,
-) -> OpenRun:
-    now = datetime.now(UTC)
-    replaces = None
-    held = [key.fingerprint, (_AGAIN + key.fingerprint)[:64]]
-    standing = session.scalars(
-        select(Run)
-        .where(
-            Run.experiment_id == key.experiment_id,
-            Run.run_fingerprint.in_(held),
-            Run.deleted_at.is_(None),
-        )
-        .with_for_update()
-    ).all()
-    for run in standing:
-        if run.status == "completed":
-            if not force:
-                return OpenRun(run.run_id, True, key.fingerprint, now)
-            replaces = run.run_id
-            continue
-        # We hold the fingerprint's lock: whoever was running it is dead.
-        if run.status == "running":
-            run.status = "killed"
-            run.end_time = now
-        run.deleted_at = now
-        run.lifecycle_stage = "deleted"
-    session.flush()
-    row = Run(
-        experiment_id=key.experiment_id,
-        parent_run_id=key.parent_run_id,
-        run_name=key.name,
-        run_fingerprint=held[1] if replaces is not None else key.fingerprint,
-        status="running",
-        start_time=now,
-        source_type="scheduled",
-        source_name=f"ts_forecast.{key.kind}",
-        quarter_start=key.quarter.start.date(),
-        user_id=os.environ.get("USER") or None,
-        tags={"kind": key.kind, **(tags or {})},
-        metadata_={"host": platform.node(), "pid": os.getpid(), **(metadata or {})},
-        **_source_control(),
-    )
-    session.add(row)
-    session.flush()
-    return OpenRun(row.run_id, False, key.fingerprint, now, replaces)
+@contextmanager
+def _recorded(engine: Engine, run: OpenRun) -> Iterator[None]:
+    """Record how the body ends, and tell the tracker."""
+    run.tracker.start(run.run_uuid, run.key.name, {"kind": run.key.kind})
+    ending: Ending = "failed"
+    try:
+        yield
+        with transaction(engine) as session:
+            is_open = _end(session, run.run_id, "failed", "the body ended without complete()")
+        if is_open:
+            raise DatabaseError(
+                f"Run {run.run_id} ({run.key.name}) ended without complete().",
+                remedy="Call complete(session) in the transaction that stores the results.",
+            )
+        ending = "completed"
+    except Exception as error:
+        _record_quietly(engine, run, "failed", _one_line(error))
+        raise
+    except BaseException as error:
+        ending = "killed"
+        _record_quietly(engine, run, "killed", _one_line(error))
+        raise
+    finally:
+        run.tracker.finish(run.run_uuid, ending)
 
 
-def _retire(session: Session, run_id: int, now: datetime) -> None:
-    session.execute(
-        update(Run).where(Run.run_id == run_id).values(deleted_at=now, lifecycle_stage="deleted")
-    )
-
-
-def _fail(engine: Engine, opened: OpenRun, status: str, error: BaseException) -> None:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:_REASON_LENGTH]
+def _record_quietly(engine: Engine, run: OpenRun, ending: Ending, reason: str) -> None:
+    """Record how a run ended; a database that is down must not hide what ended it."""
     try:
         with transaction(engine) as session:
-            run = session.get_one(Run, opened.run_id)
-            run.status = status
-            run.end_time = datetime.now(UTC)
-            run.metadata_ = {**(run.metadata_ or {}), "error": reason}
-    except SQLAlchemyError:
-        # The database is gone: the next attempt marks the row killed. The body's error is what counts.
-        return
+            _end(session, run.run_id, ending, reason)
+    except SQLAlchemyError as problem:
+        # The row stays `running`; the next attempt finds it and calls it killed.
+        _log.warning("Run %d could not be recorded as %s: %s", run.run_id, ending, problem)
 
 
-@cache
-def _source_control() -> dict[str, str]:
-    """Commit and branch of the code, where it runs from a git checkout."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return {}
-    found: dict[str, str] = {}
-    for column, argument in (("git_commit_hash", "HEAD"), ("git_branch", "--abbrev-ref HEAD")):
-        command = ["git", "-C", str(root), "rev-parse", *argument.split()]
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return {}
-        found[column] = answer.stdout.strip()
-    return found
+def _end(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
+    """End a running run; False if it was not running."""
+    # If a commit succeeded and only its answer was lost, the run is completed and stays so.
+    ended = session.execute(
+        update(Run)
+        .where(Run.run_id == run_id, Run.status == "running")
+        .values(status=ending, metadata_=Run.metadata_.concat({"error": reason}), **_ended())
+        .returning(Run.run_id)
+    )
+    return ended.one_or_none() is not None
+
+
+def _retire_attempts(session: Session, key: RunKey) -> None:
+    """Soft-delete what earlier attempts left; the caller holds the lock of the fingerprint."""
+    reason = {"error": "its process ended without a word; found by the next attempt"}
+    session.execute(
+        update(Run)
+        .where(*_same_computation(key), Run.status == "running")
+        .values(status="killed", metadata_=Run.metadata_.concat(reason), **_ended())
+    )
+    session.execute(
+        update(Run)
+        .where(*_same_computation(key), Run.status != "completed", _IS_LIVE)
+        .values(**_soft_deleted())
+    )
+
+
+def _same_computation(key: RunKey) -> tuple[ColumnElement[bool], ...]:
+    return (Run.experiment_id == key.experiment_id, Run.run_fingerprint == key.fingerprint)
+
+
+def _of_quarter(
+    experiment_id: int, kind: RunKind, quarter: Quarter
+) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Run.experiment_id == experiment_id,
+        Run.quarter_start == quarter.start.date(),
+        Run.status == "completed",
+        Run.tags["kind"].astext == kind,
+        _IS_LIVE,
+    )
+
+
+def _soft_deleted() -> dict[str, Any]:
+    return {"deleted_at": func.clock_timestamp(), "lifecycle_stage": "deleted"}
+
+
+def _ended() -> dict[str, Any]:
+    # The server's clock at both ends; now() would be the transaction's start.
+    seconds = func.extract("epoch", func.clock_timestamp() - Run.start_time)
+    return {
+        "end_time": func.clock_timestamp(),
+        "execution_duration_seconds": func.greatest(0, cast(seconds, Numeric(12, 3))),
+    }
+
+
+def _one_line(error: BaseException) -> str:
+    # A DBAPIError's own text repeats the statement and its parameters.
+    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    return f"{type(error).__name__}: {' '.join(text.split())}"[:_MAX_ERROR_LENGTH].rstrip(": ")
