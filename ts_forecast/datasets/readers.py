@@ -29,7 +29,7 @@ def source_files(pipeline: Pipeline, settings: Settings) -> list[Path]:
     """
     found: set[Path] = set()
     for pattern in pipeline.source.patterns:
-        matches = _matches(settings.data_dir, pattern)
+        matches = matching_files(settings.data_dir, pattern)
         if not matches:
             raise SourceError(
                 f"Pipeline {pipeline.name}: source.files: no file matches {pattern!r} "
@@ -40,7 +40,7 @@ def source_files(pipeline: Pipeline, settings: Settings) -> list[Path]:
     return sorted(found, key=lambda path: (path.name, str(path)))
 
 
-def _matches(folder: Path, pattern: str) -> list[Path]:
+def matching_files(folder: Path, pattern: str) -> list[Path]:
     base, relative = folder, pattern
     if Path(pattern).is_absolute():
         base = Path(Path(pattern).anchor)
@@ -171,7 +171,7 @@ def read_static(pipeline: Pipeline, settings: Settings) -> pd.DataFrame | None:
     names = list(pipeline.exogenous.static)
     if source is None or not names:
         return None
-    matches = _matches(settings.data_dir, source.files)
+    matches = matching_files(settings.data_dir, source.files)
     if len(matches) != 1:
         raise SourceError(
             f"Pipeline {pipeline.name}: source.static.files: {len(matches)} files match "

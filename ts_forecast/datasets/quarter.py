@@ -1,0 +1,308 @@
+"""Datasets by quarter: ingesting sources into versions, and reading them back as a panel.
+
+A quarter whose rows are unchanged keeps its version; a restated one gets the next, with the one that it
+restates as its parent. Rows and files of a call become visible together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from ts_forecast.datasets.panel import Panel
+from ts_forecast.datasets.readers import read_source, read_static, source_files
+from ts_forecast.datasets.sources import RawFile, definition_hash, record_raw_files, survey
+from ts_forecast.datasets.store import StoredTable, load_frame, processed_folder, store_frame
+from ts_forecast.datasets.validation import History, check_claim, examine, merge
+from ts_forecast.db.engine import lock_in_transaction, transaction
+from ts_forecast.errors import DatasetError
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.quarters import Quarter, quarter_range
+from ts_forecast.settings import Settings
+from ts_forecast.tables.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """The current version of a quarter.
+
+    Attributes:
+        changed: this call made it.
+        report: counts of the validation.
+    """
+
+    dataset_id: int
+    version: str
+    file_hash: str
+    content_hash: str
+    path: Path
+    rows: int
+    series: int
+    changed: bool
+    report: dict[str, int]
+
+
+def ingest_quarters(
+    engine: Engine,
+    settings: Settings,
+    pipeline: Pipeline,
+    quarters: Sequence[Quarter],
+    *,
+    force: bool = False,
+    only_available: bool = False,
+) -> dict[Quarter, DatasetVersion]:
+    """Bring quarters up to date with the source files; commits once, at the end.
+
+    The sources are read once for all quarters, and not at all where nothing has changed since the
+    quarters were ingested. Bad input leaves neither row nor file.
+
+    Args:
+        force: read the sources even if they are unchanged.
+        only_available: leave out quarters without observations instead of refusing them.
+
+    Raises:
+        SourceError: a source file is wrong; names file, row and column.
+        DatasetError: a quarter has no observation.
+    """
+    wanted = sorted(set(quarters))
+    with transaction(engine) as session:
+        files = survey(session, source_files(pipeline, settings), pipeline, settings)
+        state = definition_hash(pipeline, files)
+        standing = {q: current_dataset(session, pipeline, q) for q in wanted}
+        unchanged = (
+            {q: _version(row, changed=False) for q, row in standing.items() if row}
+            if (
+                not force
+                and all(
+                    _is_current(row, state) if row is not None else False
+                    for row in standing.values()
+                )
+            )
+            else None
+        )
+    if unchanged is not None:
+        return unchanged
+    frames = []
+    for file in files:
+        if file.is_static:
+            continue
+        frame = read_source(file.path, pipeline)
+        check_claim(file.path, frame, pipeline)
+        frames.append(frame)
+    history = merge(frames, pipeline)
+    static = read_static(pipeline, settings)
+    reports = examine(history, pipeline, wanted)
+    available = [quarter for quarter in wanted if reports[quarter].observed]
+    if not only_available and len(available) < len(wanted):
+        _refuse_empty(history, pipeline, next(q for q in wanted if q not in available))
+    drafts = {q: _store(settings, pipeline, history, static, q) for q in available}
+    with transaction(engine) as session:
+        lock_in_transaction(session, "datasets", pipeline.name)
+        raw_ids = record_raw_files(session, files, pipeline)
+        return {
+            quarter: _record(
+                session,
+                pipeline,
+                quarter,
+                drafts[quarter],
+                asdict(reports[quarter])
+                | {"restated": history.restated, "outside": history.outside},
+                files,
+                raw_ids,
+                state,
+            )
+            for quarter in available
+        }
+
+
+@dataclass(frozen=True)
+class _Draft:
+    main: StoredTable
+    companions: dict[str, StoredTable]
+    frame: pd.DataFrame
+
+
+def _store(
+    settings: Settings,
+    pipeline: Pipeline,
+    history: History,
+    static: pd.DataFrame | None,
+    quarter: Quarter,
+) -> _Draft:
+    folder = processed_folder(settings, pipeline)
+    frame = history.frame
+    inside = (frame["ds"] >= quarter.start) & (frame["ds"] < quarter.end)
+    companions = {}
+    if pipeline.exogenous.future:
+        first = pipeline.grid.first_from(pd.Timestamp(quarter.end))
+        limit = pipeline.grid.timestamps(pd.Index([first + pipeline.horizon]).to_numpy())[0]
+        ahead = (frame["ds"] >= quarter.end) & (frame["ds"] < limit)
+        columns = ["unique_id", "ds", *pipeline.exogenous.future]
+        companions["ahead"] = store_frame(folder, f"{quarter.key}.ahead", frame.loc[ahead, columns])
+    if static is not None:
+        companions["static"] = store_frame(folder, "static", static.reset_index())
+    rows = frame[inside].reset_index(drop=True)
+    return _Draft(store_frame(folder, quarter.key, rows), companions, rows)
+
+
+def _record(
+    session: Session,
+    pipeline: Pipeline,
+    quarter: Quarter,
+    draft: _Draft,
+    report: dict[str, int],
+    files: Sequence[RawFile],
+    raw_ids: dict[Path, int],
+    state: str,
+) -> DatasetVersion:
+    current = current_dataset(session, pipeline, quarter)
+    metadata: dict[str, Any] = {
+        "content_hash": draft.main.content_hash,
+        "source_state": state,
+        "sources": [{"path": str(f.path), "sha256": f.sha256} for f in files],
+        "report": report,
+        "companions": {
+            name: {"path": str(table.path), "sha256": table.file_hash, "rows": table.rows}
+            for name, table in draft.companions.items()
+        },
+    }
+    if (
+        current is not None
+        and (current.metadata_ or {}).get("content_hash") == draft.main.content_hash
+    ):
+        # The same observations: what stands beside them may still have moved.
+        current.metadata_ = metadata
+        current.file_path = str(draft.main.path)
+        current.file_hash = draft.main.file_hash
+        session.flush()
+        return _version(current, changed=False)
+    main_files = [file for file in files if not file.is_static]
+    row = Dataset(
+        dataset_name=dataset_name(pipeline, quarter),
+        dataset_type="processed",
+        file_path=str(draft.main.path),
+        file_format="parquet",
+        file_size_bytes=draft.main.size_bytes,
+        file_hash=draft.main.file_hash,
+        num_rows=draft.main.rows,
+        num_columns=len(draft.frame.columns),
+        num_time_series=int(draft.frame["unique_id"].nunique()),
+        date_column="ds",
+        target_column="y",
+        frequency=pipeline.frequency,
+        start_date=draft.frame["ds"].min().to_pydatetime(),
+        end_date=draft.frame["ds"].max().to_pydatetime(),
+        column_types={name: str(kind) for name, kind in draft.frame.dtypes.items()},
+        schema_definition=pipeline.exogenous.model_dump(mode="json"),
+        missing_values_count=report["missing"] + report["missing_exogenous"],
+        version=_next_version(current),
+        parent_dataset_id=current.dataset_id if current else raw_ids[main_files[-1].path],
+        quarter_start=quarter.start.date(),
+        metadata_=metadata,
+    )
+    session.add(row)
+    session.flush()
+    return _version(row, changed=True)
+
+
+def dataset_name(pipeline: Pipeline, quarter: Quarter) -> str:
+    """Name of a quarter's rows in ``datasets``, all versions."""
+    return f"{pipeline.name}/{quarter.label}"
+
+
+def current_dataset(session: Session, pipeline: Pipeline, quarter: Quarter) -> Dataset | None:
+    """The newest version of a quarter."""
+    return session.scalar(
+        select(Dataset)
+        .where(
+            Dataset.dataset_name == dataset_name(pipeline, quarter),
+            Dataset.dataset_type == "processed",
+        )
+        .order_by(Dataset.dataset_id.desc())
+        .limit(1)
+    )
+
+
+def missing_quarters(
+    session: Session, pipeline: Pipeline, quarters: Sequence[Quarter]
+) -> list[Quarter]:
+    """Those of the quarters that were never ingested."""
+    return [q for q in quarters if current_dataset(session, pipeline, q) is None]
+
+
+def load_panel(session: Session, pipeline: Pipeline, first: Quarter, last: Quarter) -> Panel:
+    """The current versions of a range of quarters, with what is known ahead of its last one.
+
+    Quarters before the first one that was ingested are absent, not wrong.
+
+    Raises:
+        DatasetError: no quarter of the range was ingested, one within it was not, or a file is damaged.
+    """
+    rows: dict[Quarter, Dataset] = {}
+    for quarter in quarter_range(first, last):
+        row = current_dataset(session, pipeline, quarter)
+        if row is not None:
+            rows[quarter] = row
+        elif rows:
+            raise DatasetError(
+                f"Pipeline {pipeline.name}: {quarter.label} was never ingested, but quarters before "
+                "it were.",
+                remedy=f"Materialize {pipeline.name}/datasets for {quarter.key}.",
+            )
+    if not rows:
+        raise DatasetError(
+            f"Pipeline {pipeline.name}: no dataset from {first.label} to {last.label}.",
+            remedy=f"Materialize {pipeline.name}/datasets for these quarters first.",
+        )
+    frames = [load_frame(Path(row.file_path), row.file_hash or "") for row in rows.values()]
+    companions = (list(rows.values())[-1].metadata_ or {}).get("companions", {})
+    if "ahead" in companions and companions["ahead"]["rows"]:
+        ahead = companions["ahead"]
+        frames.append(load_frame(Path(ahead["path"]), ahead["sha256"]))
+    static = None
+    if "static" in companions:
+        stored = companions["static"]
+        static = load_frame(Path(stored["path"]), stored["sha256"]).set_index("unique_id")
+    return Panel.from_frame(pd.concat(frames, ignore_index=True), pipeline, static)
+
+
+def _is_current(row: Dataset, state: str) -> bool:
+    metadata = row.metadata_ or {}
+    paths = [row.file_path, *(c["path"] for c in metadata.get("companions", {}).values())]
+    return metadata.get("source_state") == state and all(Path(path).exists() for path in paths)
+
+
+def _version(row: Dataset, *, changed: bool) -> DatasetVersion:
+    metadata = row.metadata_ or {}
+    return DatasetVersion(
+        dataset_id=row.dataset_id,
+        version=row.version or "1.0.0",
+        file_hash=row.file_hash or "",
+        content_hash=metadata.get("content_hash", ""),
+        path=Path(row.file_path),
+        rows=row.num_rows or 0,
+        series=row.num_time_series or 0,
+        changed=changed,
+        report=metadata.get("report", {}),
+    )
+
+
+def _next_version(current: Dataset | None) -> str:
+    if current is None:
+        return "1.0.0"
+    return f"{int((current.version or '1').split('.')[0]) + 1}.0.0"
+
+
+def _refuse_empty(history: History, pipeline: Pipeline, quarter: Quarter) -> None:
+    seen = history.frame.loc[history.frame["y"].notna(), "ds"]
+    raise DatasetError(
+        f"Pipeline {pipeline.name}: the source has no observation in {quarter.label}; "
+        f"it runs from {seen.min()} to {seen.max()}.",
+        remedy="Materialize quarters that the source covers.",
+    )

@@ -1,0 +1,125 @@
+"""Canonical Parquet files: content-addressed, written whole, the same bytes for the same rows.
+
+Writing and reading them; which of them is a quarter's current version is ``quarter``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ts_forecast.errors import DatasetError
+from ts_forecast.files import write_whole
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.settings import Settings
+
+_NAME_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """A stored Parquet file.
+
+    Attributes:
+        content_hash: SHA-256 of the rows, whatever the library that wrote the file.
+        file_hash: SHA-256 of the file's bytes.
+    """
+
+    path: Path
+    content_hash: str
+    file_hash: str
+    size_bytes: int
+    rows: int
+
+
+def processed_folder(settings: Settings, pipeline: Pipeline) -> Path:
+    """Where a pipeline's canonical files lie."""
+    return settings.data_dir / "processed" / pipeline.name
+
+
+def store_frame(folder: Path, name: str, frame: pd.DataFrame) -> StoredTable:
+    """Store a frame as ``<name>.<hash>.parquet``; a file of that content is left as it is."""
+    table = _canonical(frame)
+    content_hash = hash_table(table)
+    path = folder / f"{name}.{content_hash[:_NAME_LENGTH]}.parquet"
+    if not path.exists():
+        write_whole(
+            path,
+            lambda draft: pq.write_table(
+                table, draft, compression="zstd", use_dictionary=["unique_id"], version="2.6"
+            ),
+        )
+    return StoredTable(
+        path=path,
+        content_hash=content_hash,
+        file_hash=file_sha256(path),
+        size_bytes=path.stat().st_size,
+        rows=table.num_rows,
+    )
+
+
+def load_frame(path: Path, file_hash: str) -> pd.DataFrame:
+    """A stored frame.
+
+    Raises:
+        DatasetError: the file is missing or not what its row says.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        raise DatasetError(
+            f"The dataset file {path} is missing.",
+            remedy="Materialize its quarter of datasets again.",
+        ) from None
+    if _hash_of(path, stat.st_size, stat.st_mtime_ns) != file_hash:
+        raise DatasetError(
+            f"The dataset file {path} is not what was stored: its SHA-256 differs from the row's.",
+            remedy="Delete it and materialize its quarter of datasets again.",
+        )
+    return pq.read_table(path).to_pandas()
+
+
+def hash_table(table: pa.Table) -> str:
+    """SHA-256 of names, types and values, row by row order, independent of chunks."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        digest.update(f"{name}:{column.type}:{len(column)}\n".encode())
+        if pa.types.is_string(column.type):
+            digest.update("\0".join(column.to_pylist()).encode())
+        else:
+            # Nulls become one bit pattern, so that equal columns hash equally.
+            digest.update(column.to_pandas().to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, remembered while its size and time stand."""
+    stat = path.stat()
+    return _hash_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _hash_of(path: Path, _size: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _canonical(frame: pd.DataFrame) -> pa.Table:
+    fields = []
+    for name in frame.columns:
+        if name == "unique_id":
+            fields.append(pa.field(name, pa.string()))
+        elif name == "ds":
+            fields.append(pa.field(name, pa.timestamp("us")))
+        else:
+            fields.append(pa.field(name, pa.float64()))
+    return pa.Table.from_pandas(
+        frame, schema=pa.schema(fields), preserve_index=False
+    ).replace_schema_metadata(None)
