@@ -1,25 +1,36 @@
-"""Stored files: written whole or not at all, known by their hash.
+"""Stored files: written whole or not at all, known by their content, never changed.
 
-Folders of models and single files under the deployment's folders. What they contain is their
-writers' business.
+``ArtifactStore`` publishes folders (a fitted model) and single files (a report) under the
+deployment's folders; ``record_artifact`` writes the row. What they contain is their writers'
+business. What a killed writer leaves is a draft that no row names; the next writer in the same
+folder removes it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from sqlalchemy.orm import Session
 
 from ts_forecast.errors import ArtifactError
+from ts_forecast.settings import Settings
 from ts_forecast.tables.registry import Artifact
 
-_CHUNK = 1 << 20
+_SUFFIX_LENGTH = 12
+# A draft of another host cannot be asked whether its writer lives.
+_FOREIGN_DRAFT_SECONDS = 7 * 86_400
+_DRAFT = re.compile(r"^\.draft-(?P<host>[^.]*)\.(?P<pid>\d+)\.(?P<born>\d+)\.[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True)
@@ -27,90 +38,150 @@ class StoredArtifact:
     """A stored file or folder.
 
     Attributes:
-        sha256: of a file, of its bytes; of a folder, of its sorted relative names and file hashes.
+        path: where it lies; not always the target that was asked for, see ``ArtifactStore``.
+        sha256: of a file, of its bytes; of a folder, of the lines ``<sha256>  <name>`` of its files,
+            sorted by name.
+        size_bytes: of all files together.
+        files: SHA-256 of each file by its relative POSIX name; of a file, its own name.
     """
 
     path: Path
     sha256: str
     size_bytes: int
+    files: Mapping[str, str]
 
 
-def store_folder(target: Path, write: Callable[[Path], None]) -> StoredArtifact:
-    """Let ``write`` fill a folder beside ``target``, then put it in place in one step.
+class ArtifactStore:
+    """Folders and files under one root, published atomically.
 
-    Everything is on disk before the name appears. A folder that stands already is moved aside and
-    removed only then: two writers of one target leave one complete folder.
+    Invariants:
+        - a path that was returned is complete, on disk, and never changes afterwards
+        - writing the same content to the same target twice gives the same path
+        - other content for a taken target is published beside it, as ``<target>-<sha256[:12]>``:
+          what a row refers to is never replaced (a forced repetition on a GPU differs in its last
+          bits; a damaged folder is healed by computing it again)
+
+    Args:
+        settings: gives the default root, ``model_dir``.
+        root: another folder of the deployment, ``settings.output_dir`` say.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    draft.mkdir()
-    try:
-        write(draft)
-        for path in sorted(draft.rglob("*")):
-            if path.is_file():
-                _sync(path)
-        _sync(draft)
-        stored = describe(draft)
-        _replace_folder(draft, target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return StoredArtifact(target, stored.sha256, stored.size_bytes)
 
+    def __init__(self, settings: Settings, *, root: Path | None = None) -> None:
+        self.root = root if root is not None else settings.model_dir
 
-def store_file(target: Path, write: Callable[[Path], None]) -> StoredArtifact:
-    """Let ``write`` make a file beside ``target``, then put it in place in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        write(draft)
-        _sync(draft)
-        stored = describe(draft)
-        os.replace(draft, target)
-        _sync(target.parent)
-    finally:
-        draft.unlink(missing_ok=True)
-    return StoredArtifact(target, stored.sha256, stored.size_bytes)
+    def write_directory(self, target: Path, write: Callable[[Path], None]) -> StoredArtifact:
+        """Publish what ``write`` puts into the empty folder that it is given.
+
+        Args:
+            target: relative to the root.
+
+        Raises:
+            ArtifactError: the target is no path below the root, or nothing was written.
+        """
+
+        def fill(draft: Path) -> None:
+            draft.mkdir()
+            write(draft)
+
+        return self._publish(target, fill)
+
+    def write_file(self, target: Path, write: Callable[[Path], None]) -> StoredArtifact:
+        """Publish the file that ``write`` makes at the path that it is given.
+
+        Args:
+            target: relative to the root.
+
+        Raises:
+            ArtifactError: the target is no path below the root, or nothing was written.
+        """
+        return self._publish(target, write)
+
+    def _publish(self, target: Path, fill: Callable[[Path], None]) -> StoredArtifact:
+        place = self._resolve(target)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        remove_drafts(place.parent)
+        draft = place.parent / _draft_name()
+        try:
+            fill(draft)
+            described = describe(draft)
+            if not described.files:
+                raise ArtifactError(f"Nothing was written for {place}.")
+            _sync_tree(draft)
+            beside = place.with_name(f"{place.stem}-{described.sha256[:_SUFFIX_LENGTH]}{place.suffix}")
+            for candidate in (place, beside):
+                if _moved(draft, candidate) or _holds(candidate, described.sha256):
+                    return describe(candidate)
+        finally:
+            _remove(draft)
+        raise ArtifactError(
+            f"{beside} is damaged: it should have the SHA-256 {described.sha256}, it has "
+            f"{describe(beside).sha256}.",
+            remedy="Move it away and materialize again.",
+        )
+
+    def _resolve(self, target: Path) -> Path:
+        place = Path(os.path.normpath(self.root / target))
+        if not place.is_relative_to(self.root) or place == self.root:
+            raise ArtifactError(
+                f"{target} is no path below {self.root}.", remedy="Give a relative path."
+            )
+        return place
 
 
 def describe(path: Path) -> StoredArtifact:
-    """Hash and size of a file or folder.
+    """Hashes and size of a file or folder.
 
     Raises:
         ArtifactError: there is nothing at the path.
     """
     if path.is_file():
-        return StoredArtifact(path, _file_hash(path), path.stat().st_size)
+        sha256 = _file_hash(path)
+        return StoredArtifact(path, sha256, path.stat().st_size, {path.name: sha256})
     if not path.is_dir():
         raise ArtifactError(
-            f"There is nothing at {path}.", remedy="Materialize it again with force."
-        )
-    digest, size = hashlib.sha256(), 0
-    for item in sorted(path.rglob("*")):
-        if item.is_file():
-            digest.update(f"{item.relative_to(path).as_posix()}\0{_file_hash(item)}\n".encode())
-            size += item.stat().st_size
-    return StoredArtifact(path, digest.hexdigest(), size)
-
-
-def verify(path: Path, sha256: str) -> None:
-    """Refuse a file or folder that is not what was stored.
-
-    Raises:
-        ArtifactError: it is missing, or its hash differs.
-    """
-    found = describe(path).sha256
-    if found != sha256:
-        raise ArtifactError(
-            f"{path} is not what was stored: its SHA-256 is {found}, on record is {sha256}.",
+            f"There is nothing at {path}.",
             remedy="Restore it from a backup, or materialize it again with force.",
         )
+    found = {item.relative_to(path).as_posix(): item for item in path.rglob("*") if item.is_file()}
+    files = {name: _file_hash(found[name]) for name in sorted(found)}
+    listing = "".join(f"{sha256}  {name}\n" for name, sha256 in files.items())
+    size = sum(item.stat().st_size for item in found.values())
+    return StoredArtifact(path, hashlib.sha256(listing.encode()).hexdigest(), size, files)
+
+
+def verify(path: Path, sha256: str, files: Mapping[str, str] | None = None) -> StoredArtifact:
+    """Refuse a file or folder that is not what was stored.
+
+    Args:
+        files: the recorded hash of each file, so that the error can name the one that differs.
+
+    Raises:
+        ArtifactError: it is missing, or its hash differs; names the file and both hashes.
+    """
+    found = describe(path)
+    if found.sha256 == sha256:
+        return found
+    place, is_hash, should_be = path, found.sha256, sha256
+    for name in sorted({*(files or {}), *found.files} if files else ()):
+        if found.files.get(name) != (files or {}).get(name):
+            place = path / name if path.is_dir() else path
+            is_hash = found.files.get(name, "none, it is missing")
+            should_be = (files or {}).get(name, "none, it is a stranger")
+            break
+    raise ArtifactError(
+        f"{place} is not what was stored: its SHA-256 is {is_hash}, on record is {should_be}.",
+        remedy="Restore it from a backup, or materialize it again with force.",
+    )
 
 
 def record_artifact(
-    session: Session, run_id: int, *, name: str, kind: str, stored: StoredArtifact
+    session: Session, run_id: int, name: str, kind: str, stored: StoredArtifact
 ) -> int:
-    """The row of a stored file or folder; its id."""
+    """Write the row of a stored file or folder; its id.
+
+    Args:
+        kind: a value of ``artifacts.artifact_type``, e.g. ``model`` or ``report``.
+    """
     row = Artifact(
         run_id=run_id,
         artifact_name=name,
@@ -119,29 +190,94 @@ def record_artifact(
         storage_path=stored.path.as_uri(),
         file_size_bytes=stored.size_bytes,
         file_hash=stored.sha256,
-        file_format=stored.path.suffix.lstrip(".") or None,
+        file_format=stored.path.suffix.lstrip(".") or None if stored.path.is_file() else None,
+        metadata_={"files": dict(stored.files)},
     )
     session.add(row)
     session.flush()
     return row.artifact_id
 
 
-def _replace_folder(draft: Path, target: Path) -> None:
-    if target.exists():
-        aside = target.with_name(f".{target.name}.old.{secrets.token_hex(4)}")
-        os.replace(target, aside)
-        os.replace(draft, target)
-        shutil.rmtree(aside, ignore_errors=True)
+def verify_artifact(artifact: Artifact) -> StoredArtifact:
+    """Refuse the file of a row if it is not what was stored.
+
+    Raises:
+        ArtifactError: see ``verify``.
+    """
+    files = (artifact.metadata_ or {}).get("files")
+    return verify(Path(artifact.artifact_path), str(artifact.file_hash), files)
+
+
+def remove_drafts(folder: Path) -> list[Path]:
+    """Remove the drafts that dead writers left in a folder; those that were removed."""
+    removed = []
+    for draft in folder.glob(".draft-*"):
+        if (match := _DRAFT.match(draft.name)) and _is_abandoned(draft, match):
+            _remove(draft)
+            removed.append(draft)
+    return removed
+
+
+def _is_abandoned(draft: Path, match: re.Match[str]) -> bool:
+    if match["host"] != _host():
+        try:
+            return time.time() - draft.stat().st_mtime > _FOREIGN_DRAFT_SECONDS
+        except FileNotFoundError:
+            return False
+    try:
+        # A number is given to another process some day: its birth tells them apart.
+        return int(psutil.Process(int(match["pid"])).create_time()) != int(match["born"])
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _draft_name() -> str:
+    born = int(psutil.Process().create_time())
+    return f".draft-{_host()}.{os.getpid()}.{born}.{secrets.token_hex(4)}"
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "-")
+
+
+def _moved(draft: Path, place: Path) -> bool:
+    """Give the draft its name, unless that is taken; one of two writers wins."""
+    try:
+        if draft.is_dir():
+            # rename(2) refuses a folder that holds something.
+            os.replace(draft, place)
+        else:
+            # rename(2) would replace a file; a hard link refuses.
+            os.link(draft, place)
+    except OSError:
+        if not place.exists():
+            raise
+        return False
+    _sync(place.parent)
+    return True
+
+
+def _holds(place: Path, sha256: str) -> bool:
+    return describe(place).sha256 == sha256
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
     else:
-        os.replace(draft, target)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_tree(path: Path) -> None:
+    for item in path.rglob("*") if path.is_dir() else ():
+        _sync(item)
+    _sync(path)
 
 
 def _sync(path: Path) -> None:
