@@ -8,7 +8,7 @@ could leak in. Reading and storing files is ``readers`` and ``store``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -330,6 +330,17 @@ class Panel:
         known = self._last_observed_row[ends][:, None]
         y = self._filled_y(policy)[np.clip(np.minimum(rows, known), 0, None)]
         return np.where(mask, y, 0.0), mask.astype(np.float64)
+
+    def histories(self, issued: Issued, policy: Missing) -> Iterator[tuple[int, FloatArray]]:
+        """For each pair, its series' position and all of its y up to the cutoff, filled causally."""
+        filled = self._filled_y(policy)
+        ends = self.rows_at(issued.series, issued.cutoff)
+        for series, end in zip(issued.series.tolist(), ends.tolist(), strict=True):
+            known = int(self._last_observed_row[end])
+            history = filled[self.indptr[series] : end + 1].copy()
+            if known < end:
+                history[known - end :] = self.y[known]
+            yield series, history
 
     def to_frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Long form ``unique_id, ds, y`` and exogenous columns (all of them by default)."""

@@ -1,0 +1,8 @@
+"""Fitting models: building them, fitting them the same way every time, recording what came of it.
+
+Where do I go to …?
+- the model object of a pipeline's entry: ``neural``, ``statistical``
+- fit, save and load one: ``trainer``
+- train a quarter once, with its rows: ``quarter``
+- what is mended in neuralforecast: ``library_patches``
+"""

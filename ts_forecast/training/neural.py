@@ -1,0 +1,137 @@
+"""Neural models: from an entry of the pipeline file to a neuralforecast object, and its datasets.
+
+Building only; fitting is ``trainer``, forecasting ``predictions.rolling``.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ts_forecast.errors import TrainingError
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.training.device import trainer_arguments
+from ts_forecast.training.library_patches import apply_patches
+
+if TYPE_CHECKING:
+    from neuralforecast.tsdataset import TimeSeriesDataset
+
+    from ts_forecast.datasets.panel import Panel
+
+MASK = "available_mask"
+
+
+def build_neural(pipeline: Pipeline, spec: ModelSpec, n_series: int) -> Any:
+    """The model object, not yet fitted.
+
+    The loss is MQLoss over the pipeline's quantiles, or MAE where it has no levels. Where the file says
+    nothing, a window holds two seasons or two horizons, whichever is longer, and series shorter than a
+    window are padded.
+
+    Raises:
+        TrainingError: the library refuses the parameters; names pipeline and model.
+    """
+    import neuralforecast.models as library
+    from neuralforecast.losses.pytorch import MAE, MQLoss
+
+    quiet_libraries()
+    apply_patches()
+    exogenous = pipeline.exogenous_of(spec)
+    quantiles = pipeline.quantiles
+    arguments: dict[str, Any] = {
+        "h": pipeline.horizon,
+        "loss": MQLoss(quantiles=list(quantiles)) if quantiles else MAE(),
+        "random_seed": pipeline.seed,
+        "alias": spec.name,
+        **trainer_arguments(),
+        **spec.parameters,
+    }
+    arguments.setdefault("input_size", 2 * max(pipeline.season, pipeline.horizon))
+    if "start_padding_enabled" in spec.kind.parameters:
+        arguments.setdefault("start_padding_enabled", True)
+    if spec.kind.multivariate:
+        arguments["n_series"] = n_series
+    for role, columns in (
+        ("futr", exogenous.all_future),
+        ("hist", exogenous.historic),
+        ("stat", exogenous.static),
+    ):
+        if columns:
+            arguments[f"{role}_exog_list"] = list(columns)
+    try:
+        return getattr(library, spec.model)(**arguments)
+    except Exception as error:  # noqa: BLE001 — the library's constructors raise all kinds
+        raise TrainingError(
+            f"Pipeline {pipeline.name}, model {spec.name}: {spec.model} refuses its parameters: "
+            f"{' '.join(str(error).split())}.",
+            remedy="Correct `parameters` of the model in the pipeline file.",
+        ) from error
+
+
+def window_length(model: Any) -> int:
+    """Steps of history that one forecast of the model reads."""
+    return int(max(model.input_size, getattr(model, "inference_input_size", 0) or 0))
+
+
+def model_columns(pipeline: Pipeline, spec: ModelSpec) -> list[str]:
+    """The temporal exogenous columns that a model reads, in the order of its datasets."""
+    exogenous = pipeline.exogenous_of(spec)
+    return [*exogenous.all_future, *exogenous.historic]
+
+
+def fit_dataset(panel: Panel, pipeline: Pipeline, spec: ModelSpec) -> TimeSeriesDataset:
+    """A filled panel as the library's dataset, without a detour through frames."""
+    names = model_columns(pipeline, spec)
+    places = [panel.columns.index(name) for name in names]
+    values = np.column_stack([panel.y, panel.exogenous[:, places], np.ones(panel.n_rows)])
+    return as_dataset(values, names, panel.indptr, static_values(panel, pipeline, spec))
+
+
+def static_values(
+    panel: Panel, pipeline: Pipeline, spec: ModelSpec
+) -> tuple[npt.NDArray[np.float32], list[str]] | None:
+    """The static columns that a model reads, a row a series; None if it reads none."""
+    names = list(pipeline.exogenous_of(spec).static)
+    if not names or panel.static is None:
+        return None
+    return panel.static[names].to_numpy(dtype=np.float32), names
+
+
+def as_dataset(
+    values: npt.NDArray[np.floating[Any]],
+    names: list[str],
+    indptr: npt.NDArray[np.int64],
+    static: tuple[npt.NDArray[np.float32], list[str]] | None,
+) -> TimeSeriesDataset:
+    """A dataset of ``y, *names, available_mask`` columns, series by series."""
+    from neuralforecast.tsdataset import TimeSeriesDataset
+
+    return TimeSeriesDataset(
+        temporal=np.ascontiguousarray(values, dtype=np.float32),
+        temporal_cols=pd.Index(["y", *names, MASK]),
+        indptr=np.asarray(indptr),
+        y_idx=0,
+        static=None if static is None else static[0],
+        static_cols=None if static is None else pd.Index(static[1]),
+    )
+
+
+def quiet_libraries() -> None:
+    """Keep Lightning's advice to notebook users out of our logs."""
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*The number of training batches.*",
+        ".*Starting from v1.9.0.*",
+        ".*val_check_steps is greater than max_steps.*",
+        ".*GPU available but not used.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,267 @@
+"""Training the models of a quarter: once for each fingerprint, with everything on record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from ts_forecast.datasets.panel import Panel
+from ts_forecast.datasets.quarter import current_dataset, load_panel
+from ts_forecast.db.engine import transaction
+from ts_forecast.errors import DatasetError, TrainingError
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.quarters import Quarter
+from ts_forecast.registry.artifacts import ArtifactStore, record_artifact
+from ts_forecast.registry.versions import register_version
+from ts_forecast.settings import Settings
+from ts_forecast.tables.evaluation import Metric
+from ts_forecast.tables.experiment import Run
+from ts_forecast.tables.training import Model
+from ts_forecast.tracking.experiments import ensure_experiment
+from ts_forecast.tracking.fingerprint import fingerprint, library_versions
+from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
+from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
+from ts_forecast.training.trainer import FittedModel, fit_model
+
+# Raise it when the same inputs would give another model.
+TRAINING_CODE_VERSION = 1
+_FOLDER_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What became of training a model for a quarter.
+
+    Attributes:
+        reused: an identical model was on record; nothing was fitted.
+        fit_until: the last timestamp that the model may have seen.
+        seconds: of the fit, when it was made.
+        samples: observations that it was fitted on.
+    """
+
+    run_id: int
+    model_id: int
+    reused: bool
+    fingerprint: str
+    fit_until: pd.Timestamp
+    path: str
+    seconds: float
+    samples: int
+    final_loss: float | None
+
+
+def training_panel(session: Session, pipeline: Pipeline, quarter: Quarter) -> Panel:
+    """What the models of a quarter may see: its window, cut at the quarter's first cutoff, filled.
+
+    Raises:
+        DatasetError: the window holds nothing.
+    """
+    window = pipeline.window(quarter)
+    if not window:
+        raise DatasetError(
+            f"Pipeline {pipeline.name}: {quarter.label} is its first quarter; there is no history to "
+            "train on.",
+            remedy=f"Choose a quarter after {pipeline.first_quarter.label}.",
+        )
+    plan = pipeline.slice_plan(quarter)
+    panel = load_panel(session, pipeline, window[0], window[-1])
+    return panel.until(plan.fit_until).filled(pipeline.missing)
+
+
+def training_fingerprint(
+    pipeline: Pipeline, spec: ModelSpec, quarter: Quarter, panel: Panel
+) -> str:
+    """What decides the model: the data that it sees and how it is fitted, nothing else.
+
+    Args:
+        panel: as ``training_panel`` gives it.
+    """
+    library = ("neuralforecast", "torch") if spec.kind.is_neural else ("statsforecast", "numpy")
+    return fingerprint(
+        {
+            "kind": "train",
+            "code": TRAINING_CODE_VERSION,
+            "quarter": quarter.key,
+            "name": spec.name,
+            "model": spec.model,
+            "parameters": spec.parameters,
+            "exogenous": pipeline.exogenous_of(spec).model_dump(mode="json"),
+            "horizon": pipeline.horizon,
+            "frequency": pipeline.frequency,
+            "season": pipeline.season,
+            "quantiles": list(pipeline.quantiles),
+            "seed": pipeline.seed,
+            "data": panel.content_hash(),
+            "libraries": library_versions(*library),
+        }
+    )
+
+
+def train_quarter(
+    engine: Engine,
+    settings: Settings,
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    quarter: Quarter,
+    *,
+    force: bool = False,
+) -> TrainingOutcome:
+    """The model that forecasts a quarter: fitted now, or the identical one on record.
+
+    The model's folder is complete before its rows appear, and all of the rows appear in one
+    transaction.
+
+    Raises:
+        DatasetError: the window was not ingested.
+        TrainingError: the fit failed; the run is ``failed`` with the reason.
+    """
+    with transaction(engine) as session:
+        experiment = ensure_experiment(session, pipeline)
+        panel = training_panel(session, pipeline, quarter)
+    mark = training_fingerprint(pipeline, spec, quarter, panel)
+    key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name} {quarter.label}", mark, quarter)
+    with tracked_run(engine, key, force=force, tags={"model": spec.name}) as run:
+        if not run.reused:
+            fitted = fit_model(pipeline, spec, panel)
+            _store(engine, settings, pipeline, spec, quarter, run, mark, panel, fitted)
+    with transaction(engine) as session:
+        model = session.scalars(select(Model).where(Model.run_id == run.run_id)).one()
+        return _outcome(session, pipeline, quarter, model, mark, reused=run.reused)
+
+
+def trained_model(
+    session: Session, experiment_id: int, name: str, quarter: Quarter
+) -> Model | None:
+    """The model of that name that stands for a quarter: of its latest completed run."""
+    return session.scalars(
+        select(Model)
+        .join(Run, Run.run_id == Model.run_id)
+        .where(
+            Run.experiment_id == experiment_id,
+            Run.status == "completed",
+            Run.deleted_at.is_(None),
+            Model.model_name == name,
+            Model.quarter_start == quarter.start.date(),
+        )
+        .order_by(Run.end_time.desc(), Model.model_id.desc())
+        .limit(1)
+    ).first()
+
+
+def loss_curves(session: Session, run_id: int) -> pd.DataFrame:
+    """The loss curves of a training run: ``step, name, value``."""
+    rows = session.execute(
+        select(Metric.metric_step, Metric.metric_name, Metric.metric_value)
+        .where(Metric.run_id == run_id, Metric.dataset_type.in_(["train", "validation"]))
+        .order_by(Metric.metric_name, Metric.metric_step)
+    )
+    return pd.DataFrame(rows.all(), columns=["step", "name", "value"])
+
+
+def _store(
+    engine: Engine,
+    settings: Settings,
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    quarter: Quarter,
+    run: OpenRun,
+    mark: str,
+    panel: Panel,
+    fitted: FittedModel,
+) -> None:
+    folder = Path("staging", pipeline.name, spec.name, quarter.key, mark[:_FOLDER_LENGTH])
+    stored = ArtifactStore(settings).write_directory(folder, fitted.save)
+    framework = spec.kind.framework
+    with transaction(engine) as session:
+        window = [current_dataset(session, pipeline, part) for part in pipeline.window(quarter)]
+        datasets = [row for row in window if row is not None]
+        model = Model(
+            run_id=run.run_id,
+            model_name=spec.name,
+            model_type=spec.model,
+            framework=framework,
+            framework_version=library_versions(framework)[framework],
+            model_config={
+                "horizon": pipeline.horizon,
+                "frequency": pipeline.frequency,
+                "quantiles": list(pipeline.quantiles),
+                "exogenous": pipeline.exogenous_of(spec).model_dump(mode="json"),
+                "seed": pipeline.seed,
+                "fit_until": str(_fit_until(pipeline, quarter)),
+            },
+            hyperparameters=spec.parameters,
+            training_dataset_id=datasets[-1].dataset_id,
+            training_samples=fitted.samples,
+            training_duration_seconds=round(fitted.seconds, 3),
+            model_size_bytes=stored.size_bytes,
+            model_file_path=str(stored.path),
+            status="trained",
+            quarter_start=quarter.start.date(),
+            metadata_={
+                "sha256": stored.sha256,
+                "fingerprint": mark,
+                "data_hash": panel.content_hash(),
+                "datasets": [
+                    {"dataset_id": row.dataset_id, "file_hash": row.file_hash} for row in datasets
+                ],
+                "final_loss": fitted.final_loss,
+            },
+        )
+        session.add(model)
+        session.flush()
+        record_artifact(session, run.run_id, f"{spec.name} {quarter.label}", "model", stored)
+        log_parameters(
+            session, run.run_id, {"model": spec.model, **spec.parameters}, category="model"
+        )
+        log_parameters(
+            session,
+            run.run_id,
+            {"horizon": pipeline.horizon, "seed": pipeline.seed, "frequency": pipeline.frequency},
+            category="pipeline",
+            is_hyperparameter=False,
+        )
+        log_metrics(session, run.run_id, _curve_rows(fitted, model.model_id))
+        register_version(session, pipeline, spec.name, model.model_id)
+        run.complete(session)
+
+
+def _curve_rows(fitted: FittedModel, model_id: int) -> list[MetricRow]:
+    rows = []
+    for name, curve in fitted.curves.items():
+        kind = "train" if name == "train_loss" else "validation"
+        rows += [
+            MetricRow(name, loss, step=step, dataset_type=kind, model_id=model_id)  # type: ignore[arg-type]
+            for step, loss in curve
+        ]
+    return rows
+
+
+def _fit_until(pipeline: Pipeline, quarter: Quarter) -> pd.Timestamp:
+    index = pd.Index([pipeline.slice_plan(quarter).fit_until]).to_numpy()
+    return pipeline.grid.timestamps(index)[0]
+
+
+def _outcome(
+    session: Session, pipeline: Pipeline, quarter: Quarter, model: Model, mark: str, *, reused: bool
+) -> TrainingOutcome:
+    if not Path(model.model_file_path).exists():
+        raise TrainingError(
+            f"Pipeline {pipeline.name}, model {model.model_name}, {quarter.label}: its files are gone "
+            f"from {model.model_file_path}.",
+            remedy="Materialize the model again with force.",
+        )
+    return TrainingOutcome(
+        run_id=model.run_id,
+        model_id=model.model_id,
+        reused=reused,
+        fingerprint=mark,
+        fit_until=_fit_until(pipeline, quarter),
+        path=model.model_file_path,
+        seconds=float(model.training_duration_seconds or 0),
+        samples=model.training_samples or 0,
+        final_loss=(model.metadata_ or {}).get("final_loss"),
+    )

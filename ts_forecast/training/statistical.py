@@ -1,0 +1,128 @@
+"""Statistical baselines: statsforecast models, fitted per series or estimated at each cutoff.
+
+A model with ``forward`` is fitted once on what the quarter's model may see, and then moved forward to
+each cutoff with its parameters fixed. The others have nothing to fit: they are estimated from the
+history at each cutoff, which is what a naive forecast is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ts_forecast.errors import TrainingError
+from ts_forecast.pipeline import ModelSpec, Pipeline
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def build_statistical(pipeline: Pipeline, spec: ModelSpec) -> Any:
+    """A fresh model object of one series.
+
+    ``season_length`` is the pipeline's season where the file does not say.
+
+    Raises:
+        TrainingError: the library refuses the parameters.
+    """
+    import statsforecast.models as library
+
+    arguments = dict(spec.parameters)
+    if "season_length" in spec.kind.parameters:
+        arguments.setdefault("season_length", pipeline.season)
+    try:
+        return getattr(library, spec.model)(**arguments)
+    except Exception as error:  # noqa: BLE001 — the library's constructors raise all kinds
+        raise TrainingError(
+            f"Pipeline {pipeline.name}, model {spec.name}: {spec.model} refuses its parameters: "
+            f"{' '.join(str(error).split())}.",
+            remedy="Correct `parameters` of the model in the pipeline file.",
+        ) from error
+
+
+def is_fitted_once(model: Any) -> bool:
+    """Whether the model keeps its parameters while it moves forward."""
+    return hasattr(model, "forward")
+
+
+def fit_series(
+    pipeline: Pipeline, spec: ModelSpec, histories: Mapping[str, FloatArray]
+) -> dict[str, Any]:
+    """A fitted object a series; empty for models that have nothing to fit.
+
+    Raises:
+        TrainingError: a series cannot be fitted; names it.
+    """
+    if not is_fitted_once(build_statistical(pipeline, spec)):
+        return {}
+    fitted = {}
+    for unique_id, y in histories.items():
+        try:
+            fitted[unique_id] = build_statistical(pipeline, spec).fit(y)
+        except Exception as error:  # noqa: BLE001 — numerical routines raise all kinds
+            raise TrainingError(
+                f"Pipeline {pipeline.name}, model {spec.name}: series {unique_id!r} with {len(y)} "
+                f"observations cannot be fitted: {' '.join(str(error).split())}.",
+                remedy="Raise `min_history`, or choose a simpler model.",
+            ) from error
+    return fitted
+
+
+def forecast_series(
+    pipeline: Pipeline, model: Any, fitted: Any | None, y: FloatArray
+) -> FloatArray:
+    """Forecast from the end of a history, ``[horizon, n_outputs]``.
+
+    Outputs are the pipeline's quantiles in ascending order, or the mean alone. Intervals are the
+    library's; a model without any gives its mean for every quantile's place only if the pipeline has
+    no levels, else NaN, which the caller stores as no bound.
+    """
+    horizon, quantiles = pipeline.horizon, pipeline.quantiles
+    levels = sorted(pipeline.levels)
+    arguments: dict[str, Any] = {"h": horizon}
+    if levels and _has_levels(model):
+        arguments["level"] = levels
+    if fitted is not None:
+        result = fitted.forward(y=y, **arguments)
+    else:
+        result = model.forecast(y=y, **arguments)
+    mean = np.asarray(result["mean"], dtype=np.float64)
+    if not quantiles:
+        return mean[:, None]
+    outputs = np.full((horizon, len(quantiles)), np.nan)
+    for place, quantile in enumerate(quantiles):
+        level = round(abs(quantile - 0.5) * 200)
+        if level == 0:
+            outputs[:, place] = mean
+        elif f"lo-{level}" in result:
+            outputs[:, place] = result[f"{'lo' if quantile < 0.5 else 'hi'}-{level}"]
+    return outputs
+
+
+def _has_levels(model: Any) -> bool:
+    """Whether the library gives intervals without conformal calibration."""
+    import inspect
+
+    if "level" not in inspect.signature(model.forecast).parameters:
+        return False
+    return type(model).__name__ not in _WITHOUT_LEVELS
+
+
+# These raise when asked for a level without ``prediction_intervals``.
+_WITHOUT_LEVELS = {
+    "ADIDA",
+    "ConformalSeasonalPool",
+    "CrostonClassic",
+    "CrostonOptimized",
+    "CrostonSBA",
+    "IMAPA",
+    "SeasonalExponentialSmoothing",
+    "SeasonalExponentialSmoothingOptimized",
+    "SeasonalWindowAverage",
+    "SimpleExponentialSmoothing",
+    "SimpleExponentialSmoothingOptimized",
+    "TSB",
+    "WindowAverage",
+}

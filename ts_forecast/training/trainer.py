@@ -1,0 +1,177 @@
+"""Fitting a model on a panel, and bringing a fitted model to disk and back. No database here."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ts_forecast.datasets.panel import Panel
+from ts_forecast.errors import ArtifactError, TrainingError
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.training.neural import build_neural, fit_dataset, quiet_libraries
+from ts_forecast.training.statistical import fit_series
+
+_DESCRIPTION = "ts_forecast.json"
+_WEIGHTS = "model.safetensors"
+_SERIES = "series.pickle"
+
+
+@dataclass
+class FittedModel:
+    """A model that can forecast.
+
+    Attributes:
+        model: a neuralforecast object; None for statistical models.
+        series: fitted statistical objects by ``unique_id``; empty for models without parameters.
+        unique_ids: the series that it was fitted on, in order.
+        curves: ``{name: [(step, loss), …]}``.
+        samples: observations that it was fitted on.
+        seconds: wall time of the fit.
+    """
+
+    spec: ModelSpec
+    model: Any
+    series: dict[str, Any]
+    unique_ids: tuple[str, ...]
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    samples: int = 0
+    seconds: float = 0.0
+
+    @property
+    def final_loss(self) -> float | None:
+        """The last training loss; None where nothing is descended."""
+        curve = self.curves.get("train_loss")
+        return curve[-1][1] if curve else None
+
+    def save(self, folder: Path) -> None:
+        """Write the model into an empty folder.
+
+        Neural models become ``model.safetensors``, which ``neuralforecast.models.<Class>.load`` opens;
+        statistical ones a pickle, which is only read back after its hash was verified.
+        """
+        description = {
+            "model": self.spec.model,
+            "name": self.spec.name,
+            "unique_ids": self.unique_ids,
+            "samples": self.samples,
+        }
+        (folder / _DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
+        if self.model is not None:
+            self.model.save(str(folder / _WEIGHTS))
+        elif self.series:
+            (folder / _SERIES).write_bytes(pickle.dumps(self.series, protocol=5))
+
+
+def fit_model(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> FittedModel:
+    """Fit a model on all of a panel.
+
+    Args:
+        panel: cut at what the model may see (``Panel.until``) and filled (``Panel.filled``).
+
+    Raises:
+        TrainingError: the library refuses, or the loss is not finite.
+    """
+    begun = time.monotonic()
+    if not spec.kind.is_neural:
+        histories = {
+            unique_id: panel.y[panel.indptr[i] : panel.indptr[i + 1]]
+            for i, unique_id in enumerate(panel.unique_ids)
+        }
+        series = fit_series(pipeline, spec, histories)
+        return FittedModel(
+            spec, None, series, panel.unique_ids, {}, panel.n_rows, time.monotonic() - begun
+        )
+    if spec.kind.multivariate:
+        panel = _aligned(panel)
+    model = build_neural(pipeline, spec, panel.n_series)
+    dataset = fit_dataset(panel, pipeline, spec)
+    val_size = pipeline.horizon if (model.early_stop_patience_steps or 0) > 0 else 0
+    try:
+        with warnings.catch_warnings():
+            quiet_libraries()
+            model.fit(dataset, val_size=val_size)
+    except Exception as error:  # noqa: BLE001 — Lightning and torch raise all kinds
+        raise TrainingError(
+            f"Pipeline {pipeline.name}, model {spec.name}: the fit failed on {panel.n_series} series "
+            f"with {panel.n_rows} rows: {' '.join(str(error).split())}.",
+            remedy="Check input_size against the length of the window, and the model's parameters.",
+        ) from error
+    curves = {
+        "train_loss": _curve(model.train_trajectories),
+        "valid_loss": _curve(model.valid_trajectories),
+    }
+    curves = {name: curve for name, curve in curves.items() if curve}
+    for name, curve in curves.items():
+        bad = [step for step, loss in curve if not math.isfinite(loss)]
+        if bad:
+            raise TrainingError(
+                f"Pipeline {pipeline.name}, model {spec.name}: {name} is not finite at step {bad[0]}.",
+                remedy="Lower learning_rate, set scaler_type, or look for extreme values in y.",
+            )
+    return FittedModel(
+        spec, model, {}, panel.unique_ids, curves, panel.n_rows, time.monotonic() - begun
+    )
+
+
+def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
+    """A fitted model from its folder, whose hash the caller has verified.
+
+    Raises:
+        ArtifactError: the folder holds another model, or none.
+    """
+    try:
+        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} holds no model of ours: {error}.") from error
+    if description["model"] != spec.model:
+        raise ArtifactError(f"{folder} holds a {description['model']}, not a {spec.model}.")
+    model, series = None, {}
+    if spec.kind.is_neural:
+        import neuralforecast.models as library
+
+        from ts_forecast.training.device import accelerator
+        from ts_forecast.training.library_patches import apply_patches
+
+        apply_patches()
+        quiet_libraries()
+        model = getattr(library, spec.model).load(str(folder / _WEIGHTS), map_location="cpu")
+        model.trainer_kwargs["accelerator"] = accelerator()
+    elif (folder / _SERIES).exists():
+        series = pickle.loads((folder / _SERIES).read_bytes())  # noqa: S301 — hash verified
+    return FittedModel(
+        spec, model, series, tuple(description["unique_ids"]), {}, description["samples"]
+    )
+
+
+def _curve(trajectory: list[Any]) -> list[tuple[int, float]]:
+    return [(int(step), float(loss)) for step, loss in trajectory]
+
+
+def _aligned(panel: Panel) -> Panel:
+    """For multivariate models: every series over the same rows, zeros before its start."""
+    first, last = int(panel.first.min()), int(panel.last_observed.max())
+    length = last - first + 1
+    if (np.diff(panel.indptr) == length).all():
+        return panel
+    from dataclasses import replace
+
+    y = np.zeros((panel.n_series, length))
+    exogenous = np.zeros((panel.n_series, length, len(panel.columns)))
+    series = panel.series_of_row
+    y[series, panel.index - first] = panel.y
+    exogenous[series, panel.index - first] = panel.exogenous
+    return replace(
+        panel,
+        first=np.full(panel.n_series, first),
+        indptr=np.arange(panel.n_series + 1, dtype=np.int64) * length,
+        y=y.reshape(-1),
+        exogenous=exogenous.reshape(-1, len(panel.columns)),
+    )
