@@ -143,7 +143,7 @@ def _dtype(name: str) -> str:
 
 
 def _by_series(rows: pa.Table) -> tuple[pa.Table, npt.NDArray[np.int32], npt.NDArray[np.object_]]:
-    """The rows, each series together; the number of each row's series; the series' names, sorted."""
+    """The rows, each series together; the series' number of each row; the names, sorted."""
     encoded = rows["unique_id"].combine_chunks().dictionary_encode()
     found = np.asarray(encoded.dictionary.to_pylist(), dtype=object)
     order = np.argsort(found)
@@ -231,9 +231,9 @@ def _losses_of(frame: pd.DataFrame, pipeline: Pipeline) -> pd.DataFrame:
         add(name, getattr(losses, name)(frame, models=[_FORECAST], cutoff_col=further))
     quantiles = _quantile_names(pipeline)
     if quantiles and quantiles[0] in frame:
-        given = {"models": {_FORECAST: quantiles}, "quantiles": np.array(pipeline.quantiles)}
-        add("mqloss", losses.mqloss(frame, cutoff_col=further, **given))
-        add("scaled_crps", losses.scaled_crps(frame, cutoff_col=further, **given))
+        models, probabilities = {_FORECAST: quantiles}, np.array(pipeline.quantiles)
+        for name, loss in (("mqloss", losses.mqloss), ("scaled_crps", losses.scaled_crps)):
+            add(name, loss(frame, models=models, quantiles=probabilities, cutoff_col=further))
         # Its norm is the sum of |y|; without demand the library divides by the smallest float.
         peak = frame[keys].assign(peak=frame["y"].abs()).groupby(keys)["peak"].max()
         scores.loc[peak == 0, "scaled_crps"] = np.nan

@@ -32,16 +32,15 @@ def summarize(scores: pd.DataFrame, metrics: Sequence[str], baseline: str | None
 
     Returns:
         ``SUMMARY_COLUMNS``, one row for each model, metric and bucket for which some series has a
-        score, in the order of ``metrics``. ``std`` is the sample's, NaN for one series. ``skill`` is
-        1 - (mean of the model / mean of the baseline), both over the series for which both are
+        score, in the order of ``metrics``. ``std`` is the sample's, NaN for one series. ``skill``
+        is 1 - (mean of the model / mean of the baseline), both over the series for which both are
         defined; NaN for metrics that are no errors, and where the baseline makes none.
     """
     parts = []
     for metric in metrics:
         present = scores[[*_GROUP, "unique_id", metric]].dropna(subset=[metric])
         grouped = present.groupby(_GROUP, sort=True, observed=True)[metric]
-        # One value, if it is none of the usual: quantile() knows all of them in one pass.
-        quantiles = grouped.quantile([0.0, 0.25, 0.5, 0.75, 1.0]).unstack()
+        quantiles = grouped.quantile(np.array([0.0, 0.25, 0.5, 0.75, 1.0])).unstack()
         quantiles.columns = pd.Index(["min", "q1", "median", "q3", "max"])
         part = quantiles.assign(mean=grouped.mean(), std=grouped.std(), series=grouped.size())
         part["skill"] = _skill(present, metric, baseline)

@@ -39,8 +39,8 @@ class StoredArtifact:
 
     Attributes:
         path: where it lies; not always the target that was asked for, see ``ArtifactStore``.
-        sha256: of a file, of its bytes; of a folder, of the lines ``<sha256>  <name>`` of its files,
-            sorted by name.
+        sha256: of a file, of its bytes; of a folder, of the lines ``<sha256>  <name>`` of its
+            files, sorted by name.
         size_bytes: of all files together.
         files: SHA-256 of each file by its relative POSIX name; of a file, its own name.
     """
@@ -107,7 +107,9 @@ class ArtifactStore:
             if not described.files:
                 raise ArtifactError(f"Nothing was written for {place}.")
             _sync_tree(draft)
-            beside = place.with_name(f"{place.stem}-{described.sha256[:_SUFFIX_LENGTH]}{place.suffix}")
+            beside = place.with_name(
+                f"{place.stem}-{described.sha256[:_SUFFIX_LENGTH]}{place.suffix}"
+            )
             for candidate in (place, beside):
                 if _moved(draft, candidate) or _holds(candidate, described.sha256):
                     return describe(candidate)

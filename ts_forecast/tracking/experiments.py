@@ -24,7 +24,7 @@ def ensure_experiment(session: Session, pipeline: Pipeline) -> int:
         metadata_=definition,
     )
     changed = Experiment.metadata_.is_distinct_from(statement.excluded["metadata"])
-    statement = statement.on_conflict_do_update(
+    upsert = statement.on_conflict_do_update(
         index_elements=["experiment_name"],
         index_where=text("deleted_at IS NULL"),
         set_={
@@ -37,7 +37,7 @@ def ensure_experiment(session: Session, pipeline: Pipeline) -> int:
     found = find_experiment(session, pipeline.name)
     if found is not None and found.metadata_ == definition:
         return found.experiment_id
-    made = session.execute(statement).scalar_one_or_none()
+    made = session.execute(upsert).scalar_one_or_none()
     return made if made is not None else experiment_id(session, pipeline.name)
 
 

@@ -1,7 +1,7 @@
 """Parameters and metrics of a run, as rows.
 
-Typed, in sorted order, in one statement each. Which metrics there are is decided by ``training`` and
-``evaluation``; their distribution over series is written by ``evaluation``.
+Typed, in sorted order, in one statement each. Which metrics there are is decided by ``training``
+and ``evaluation``; their distribution over series is written by ``evaluation``.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def log_metrics(session: Session, run_id: int, rows: Iterable[MetricRow]) -> int
     """Write metrics of a run, sorted by name and step, in one statement; returns how many.
 
     Raises:
-        TrainingError: a value on training or validation data is NaN or infinite; nothing is written.
+        TrainingError: a value on training or validation data is not finite; nothing is written.
         EvaluationError: likewise on test or production data.
     """
     ordered = sorted(rows, key=lambda row: (row.name, row.context or "", row.step))

@@ -6,9 +6,9 @@
   the server releases it when the process dies
 - so whoever holds the lock knows that a row still ``running`` is of a process that is gone; such a
   row, and a failed one, is soft-deleted by the attempt that takes its place
-- a forced repetition stays soft-deleted itself until it completes, and then changes places with the
-  completed run in one transaction: readers (``deleted_at IS NULL``) always see one result, the old or
-  the new, and nothing that refers to the old run loses its reference
+- a forced repetition stays soft-deleted itself until it completes, and then changes places with
+  the completed run in one transaction: readers (``deleted_at IS NULL``) always see one result, the
+  old or the new, and nothing that refers to the old run loses its reference
 
 Parameters and metrics of a run are ``measurements``.
 """
@@ -102,7 +102,7 @@ class OpenRun:
                 f"Run {self.run_id} ({self.key.name}) is no longer this process's to complete.",
                 remedy="Its lock was lost with a database connection; run it again.",
             )
-        # The unique index on live fingerprints allows one: the old one goes before the new one comes.
+        # The unique index on live fingerprints allows one: the old one goes first.
         session.execute(
             update(Run)
             .where(*_same_computation(self.key), _IS_LIVE, Run.run_id != self.run_id)
