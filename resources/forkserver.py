@@ -91,8 +91,10 @@ class ForkServer:
         if self._connection is not None:
             return
         ours, theirs = Pipe(duplex=True)
+        # The first entry twice: Dagster takes it for the script's folder and removes it once.
+        path = [*sys.path[:1], *sys.path]
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
+            f"import sys; sys.path[:] = {path!r}; "
             f"from {_SERVER} import main; main({theirs.fileno()})"
         )
         with theirs:

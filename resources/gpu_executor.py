@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
-from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode, get_retries_config
@@ -250,7 +250,9 @@ class ForkedStepHandler(StepHandler):
         """Interrupt the step; ``close`` kills it if it outstays the grace."""
         step_key = _step_key(step_handler_context)
         step_context = step_handler_context.get_step_context(step_key)
-        yield DagsterEvent.engine_event(step_context, f'Interrupting "{step_key}".')
+        yield DagsterEvent.engine_event(
+            step_context, f'Interrupting "{step_key}".', EngineEventData()
+        )
         if launch := self._launches.get(step_key):
             launch.server.interrupt(step_key)
 
@@ -258,6 +260,9 @@ class ForkedStepHandler(StepHandler):
 def _server_environment(threads: int) -> dict[str, str]:
     return {
         **thread_environment(threads),
+        # No threads in a process that forks: these two libraries start theirs when imported.
+        "OPENBLAS_NUM_THREADS": "1",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
         # neuralforecast's results depend on the order of a set of strings.
         "PYTHONHASHSEED": "0",
         # Lets libraries count GPUs without starting CUDA, which would not survive the fork.

@@ -96,4 +96,6 @@ def _instance_file(settings: Settings) -> str:
     # A plain integer in Dagster's schema: it cannot come from the environment.
     configuration["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_parallel_runs
     text = yaml.safe_dump(configuration, sort_keys=False)
-    return f"# Written by ts-forecast from {INSTANCE_FILE} of the repository; edit that one.\n{text}"
+    return (
+        f"# Written by ts-forecast from {INSTANCE_FILE} of the repository; edit that one.\n{text}"
+    )

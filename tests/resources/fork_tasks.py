@@ -1,0 +1,60 @@
+"""Tasks for the fork server's tests; importable, since other processes run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from resources.forkserver import ForkServer, Task
+
+
+def write(path: str, text: str) -> None:
+    """Write a file, whole or not at all."""
+    draft = Path(f"{path}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def write_pid_and_stay(path: str, *, deaf: bool = False) -> None:
+    """Note the process id, then stay until ended."""
+    write(path, str(os.getpid()))
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            if not deaf:
+                raise
+
+
+def write_pid_and_stay_deaf(path: str) -> None:
+    """The same, without regard for SIGINT."""
+    write_pid_and_stay(path, deaf=True)
+
+
+def start_program_and_end(path: str) -> None:
+    """Leave a program behind."""
+    write(path, str(subprocess.Popen(["sleep", "300"]).pid))
+
+
+def exit_with(code: int) -> None:
+    """End with an exit code."""
+    sys.exit(code)
+
+
+def describe_server(path: str) -> None:
+    """Note the server's threads and what it has loaded."""
+    import torch
+
+    threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
+    write(path, f"{threads} {'neuralforecast' in sys.modules} {torch.cuda.is_initialized()}")
+
+
+def be_a_client(folder: str) -> None:
+    """Start a server with a child, as a client that the test will kill."""
+    server = ForkServer(last_will=Task(write, (f"{folder}/will", "done")))
+    server.submit("child", Task(write_pid_and_stay, (f"{folder}/child",)))
+    write(f"{folder}/server", str(server._process.pid if server._process else 0))
+    time.sleep(60)

@@ -1,0 +1,242 @@
+"""The executor on real runs: processes, devices, failures, kills and cancellation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import pytest
+from executor_harness import Deployment, config_for, execute, is_running, read_notes, wait_for
+
+from resources.device_locks import take_device
+from resources.devices import find_devices, usable_cores
+from ts_forecast.errors import SettingsError
+
+FOUR = tuple(f"train_{index}" for index in range(4))
+
+
+def claimed_slots(deployment: Deployment) -> set[str]:
+    """Steps that hold a slot of the pool."""
+    info = deployment.instance.event_log_storage.get_concurrency_info("gpu")
+    return {slot.step_key for slot in info.claimed_slots} | {
+        step.step_key for step in info.pending_steps
+    }
+
+
+def assert_devices_are_free(deployment: Deployment) -> None:
+    devices = find_devices(deployment.settings)
+    for device in devices:
+        with take_device(
+            deployment.settings.home / "locks",
+            [device],
+            holder="test",
+            on_wait=lambda: pytest.fail("still locked"),
+        ):
+            pass
+
+
+def started(notes: Path) -> list[dict[str, Any]]:
+    return [note for note in read_notes(notes) if note["what"] == "start"]
+
+
+def last_run(deployment: Deployment) -> dg.DagsterRun:
+    return deployment.instance.get_runs(limit=1)[0]
+
+
+def failure_of(deployment: Deployment, run_id: str) -> str:
+    """The reason of the run's only failed step."""
+    (entry,) = deployment.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert entry.dagster_event is not None
+    failure = entry.dagster_event.step_failure_data
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    assert failure.error is not None
+    return failure.error.message
+
+
+def test_run__gives_each_training_step_a_process_and_a_device(
+    deployment: Deployment, notes: Path
+) -> None:
+    result = execute(deployment, "four_trainings", config_for(notes, *FOUR, "prepare", seconds=0.3))
+
+    assert result.success
+    seen = {note["step"]: note for note in started(notes)}
+    assert len({note["pid"] for note in seen.values()} | {os.getpid()}) == 6
+    assert {seen[step]["device"] for step in FOUR} == {"fake-a", "fake-b"}
+    assert {note["hash_seed"] for note in seen.values()} == {"0"}
+    assert not seen["prepare"]["has_torch"]
+    assert claimed_slots(deployment) == set()
+
+
+def test_run__launches_later_steps_within_half_a_second(
+    deployment: Deployment, notes: Path
+) -> None:
+    result = execute(deployment, "four_trainings", config_for(notes, *FOUR, "prepare"))
+
+    times: dict[str, dict[str, float]] = {}
+    for entry in deployment.instance.all_logs(result.run_id):
+        if entry.is_dagster_event and entry.step_key:
+            kind = entry.get_dagster_event().event_type_value
+            times.setdefault(entry.step_key, {})[kind] = entry.timestamp
+    trainings = sorted((times[step] for step in FOUR), key=lambda t: t["STEP_WORKER_STARTING"])
+    # Those beside each other share the cores, so the bound is looser than the median's.
+    assert max(t["STEP_START"] - t["STEP_WORKER_STARTING"] for t in trainings[2:]) < 1.0
+
+
+def test_runs__side_by_side_never_share_a_device(
+    deployment: Deployment, notes: Path, start_run: Callable[..., Any]
+) -> None:
+    config = config_for(notes, *FOUR, "prepare", seconds=0.3)
+    runs = [start_run("four_trainings", config) for _ in range(2)]
+    assert [run.wait(timeout=90) for run in runs] == [0, 0]
+
+    events = sorted(
+        (note for note in read_notes(notes) if note["step"] in FOUR), key=lambda n: n["at"]
+    )
+    assert len(events) == 16
+    device_of = {note["pid"]: note["device"] for note in events if note["what"] == "start"}
+    busy: set[str] = set()
+    for note in events:
+        device = device_of[note["pid"]]
+        if note["what"] == "start":
+            assert device not in busy
+            busy.add(device)
+        else:
+            busy.remove(device)
+
+
+def test_step__is_bounded_in_its_threads(
+    deployment: Deployment, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_for(notes, "train_with_torch")
+    config["execution"] = {"config": {"preload": ["torch"]}}
+    assert execute(deployment, "torch_training", config).success
+
+    (note,) = read_notes(notes)
+    assert note["threads"] == max(1, usable_cores() // 2)
+
+
+def test_step_failure__has_its_reason_in_one_line(deployment: Deployment) -> None:
+    result = execute(deployment, "refused")
+
+    assert not result.success
+    reason = failure_of(deployment, result.run_id)
+    assert reason == "Series A has 3 values; 24 are needed. Add history."
+    assert claimed_slots(deployment) == set()
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [("vanishing", "exited with code 0 before it reported"), ("crashing", "killed by SIGSEGV")],
+)
+def test_step__that_dies_without_a_word_fails_the_run(
+    deployment: Deployment, job: str, reason: str
+) -> None:
+    result = execute(deployment, job)
+
+    assert not result.success
+    message = failure_of(deployment, result.run_id)
+    assert reason in message and len(message.strip().splitlines()) == 1
+
+
+def test_step__that_was_killed_is_retried_by_its_policy(
+    deployment: Deployment, notes: Path
+) -> None:
+    result = execute(deployment, "crashing_once", config_for(notes, "crash_once"))
+
+    assert result.success
+    assert len(read_notes(notes)) == 2
+
+
+def test_step__output_is_in_the_compute_logs(deployment: Deployment) -> None:
+    result = execute(deployment, "speaking")
+
+    (entry,) = deployment.instance.all_logs(
+        result.run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED
+    )
+    assert entry.dagster_event is not None
+    manager = deployment.instance.compute_log_manager
+    key = entry.dagster_event.logs_captured_data.file_key
+    data = manager.get_log_data(manager.build_log_key_for_run(result.run_id, key))
+    assert data.stdout is not None and data.stderr is not None
+    assert {b"said by Python", b"said by a program"} <= set(data.stdout.splitlines())
+    assert b"complained" in data.stderr
+
+
+def test_sigkill_of_a_step__frees_its_device_and_slot_within_5_s(
+    deployment: Deployment, notes: Path, start_run: Callable[..., Any]
+) -> None:
+    run = start_run("one_training", config_for(notes, "train", seconds=60))
+    (note,) = wait_for(lambda: started(notes))
+    assert claimed_slots(deployment) == {"train"}
+
+    killed = time.monotonic()
+    os.kill(note["pid"], signal.SIGKILL)
+
+    wait_for(lambda: not claimed_slots(deployment), seconds=5)
+    assert_devices_are_free(deployment)
+    assert time.monotonic() - killed < 5
+    run.wait(timeout=20)
+    assert "killed by SIGKILL" in failure_of(deployment, last_run(deployment).run_id)
+
+
+def test_sigkill_of_the_run__ends_its_steps_frees_all_and_fails_it_within_5_s(
+    deployment: Deployment, notes: Path, start_run: Callable[..., Any]
+) -> None:
+    run = start_run("one_training", config_for(notes, "train", seconds=60))
+    (note,) = wait_for(lambda: started(notes))
+    family = psutil.Process(run.pid).children(recursive=True)
+    assert note["pid"] in {process.pid for process in family}
+
+    killed = time.monotonic()
+    run.kill()
+    run.wait()
+
+    wait_for(lambda: not claimed_slots(deployment), seconds=5)
+    wait_for(lambda: last_run(deployment).status == dg.DagsterRunStatus.FAILURE, seconds=5)
+    assert_devices_are_free(deployment)
+    assert time.monotonic() - killed < 5
+    wait_for(lambda: not any(is_running(process.pid) for process in family), seconds=5)
+    # The step had the time to write down its own end.
+    assert read_notes(notes)[-1]["what"] == "DagsterExecutionInterruptedError"
+
+
+def test_cancellation__interrupts_steps_that_run_and_steps_that_wait(
+    deployment: Deployment, notes: Path, start_run: Callable[..., Any]
+) -> None:
+    locks, devices = deployment.settings.home / "locks", find_devices(deployment.settings)
+    # One device is taken by a process outside: one of the two launched steps waits for it.
+    with take_device(locks, devices, holder="test"):
+        run = start_run("four_trainings", config_for(notes, *FOUR, "prepare", seconds=60))
+        wait_for(lambda: {"prepare"} < {note["step"] for note in started(notes)})
+        family = psutil.Process(run.pid).children(recursive=True)
+        time.sleep(0.5)
+        assert len(started(notes)) == 2
+
+        interrupted = time.monotonic()
+        run.send_signal(signal.SIGINT)
+
+        run.wait(timeout=10)
+        # Well before the grace has passed: nobody had to be killed.
+        assert time.monotonic() - interrupted < 2.5
+    ends = {note["what"] for note in read_notes(notes)} - {"start"}
+    assert ends == {"DagsterExecutionInterruptedError"}
+    assert not any(is_running(process.pid) for process in family)
+    assert last_run(deployment).is_finished
+    assert claimed_slots(deployment) == set()
+    assert_devices_are_free(deployment)
+
+
+def test_executor__refuses_to_preload_what_is_not_installed(deployment: Deployment) -> None:
+    with pytest.raises(SettingsError, match="preload no_such_library"):
+        execute(
+            deployment,
+            "one_preparation",
+            {"execution": {"config": {"preload": ["no_such_library"]}}},
+        )
