@@ -7,3 +7,16 @@ Where do I go to …?
 - find an asset's body: ``datasets``, ``training``, ``predictions``, ``summaries``
 - materialize without the UI: ``materialize``; serve the UI: ``serve``
 """
+
+import warnings
+
+from dagster import BetaWarning
+
+# Both parameters are in use since their betas began; the warning at each of many assets says no more.
+warnings.filterwarnings(
+    "ignore",
+    message=".*(backfill_policy|allow_nonexistent_upstream_partitions|pool).*",
+    category=BetaWarning,
+)
+# The job runs one range in one run, whatever the assets' backfill policies are.
+warnings.filterwarnings("ignore", message="Asset job materialize_.* varying BackfillPolicies")

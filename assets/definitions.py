@@ -20,17 +20,31 @@ from ts_forecast.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dg.Definitions:
-    """Assets of every pipeline, the PostgreSQL resource and the GPU executor."""
+    """Assets and a job of every pipeline, the PostgreSQL resource and the GPU executor."""
     assets: list[dg.AssetsDefinition] = []
     for pipeline in pipelines.values():
         assets += build_dataset_assets(pipeline)
         assets += build_trained_models(pipeline)
         assets += [build_predictions(pipeline), build_metric_summaries(pipeline)]
+    jobs = [
+        dg.define_asset_job(
+            job_name(name),
+            selection=dg.AssetSelection.groups(name),
+            description=f"All assets of {name} over a range of quarters.",
+        )
+        for name in pipelines
+    ]
     return dg.Definitions(
         assets=assets,
+        jobs=jobs,
         resources={"postgres": postgres_resource(settings)},
         executor=gpu_executor,
     )
+
+
+def job_name(pipeline: str) -> str:
+    """Name of the job that ``ts-forecast materialize`` runs. Backfills are launched from assets."""
+    return f"materialize_{pipeline}"
 
 
 def _load() -> dg.Definitions:

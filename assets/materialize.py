@@ -33,11 +33,11 @@ from ts_forecast.settings import Settings, load_settings
 _POLL_SECONDS = 0.5
 
 
-def asset_job() -> dg.JobDefinition:
-    """The job of all assets, for processes that rebuild it by name."""
-    from assets.definitions import defs
+def pipeline_job(name: str) -> dg.JobDefinition:
+    """The job of all assets of a pipeline, for processes that rebuild it by name."""
+    from assets.definitions import defs, job_name
 
-    return defs.resolve_implicit_global_asset_job_def()
+    return defs.resolve_job_def(job_name(name))
 
 
 def materialize(
@@ -70,7 +70,9 @@ def materialize(
     follower = _Follower(instance, total=len(keys) * len(quarters), console=console)
     with follower:
         result = dg.execute_job(
-            dg.build_reconstructable_job("assets.materialize", "asset_job"),
+            dg.build_reconstructable_job(
+                "assets.materialize", "pipeline_job", reconstructable_args=(pipeline.name,)
+            ),
             instance=instance,
             run_config=run_config,
             tags={

@@ -52,7 +52,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
                 postgres.engine, postgres.settings, pipeline, quarter, force=config.force
             )
             # One forecast for each target: the latest that was issued for it.
-            frame = latest_forecasts(postgres.engine, outcome.experiment_id, pipeline, quarter)
+            frame = latest_forecasts(postgres.engine, outcome.experiment_id, quarter)
             return {
                 "dagster/row_count": outcome.rows,
                 "quarter": quarter.label,

@@ -127,9 +127,7 @@ def forecast_quarter(
     )
 
 
-def latest_forecasts(
-    engine: Engine, experiment_id: int, quarter: Quarter, *, series: int | None = None
-) -> pd.DataFrame:
+def latest_forecasts(engine: Engine, experiment_id: int, quarter: Quarter) -> pd.DataFrame:
     """One forecast a (model, series, date): the last that was issued for it.
 
     Returns:
