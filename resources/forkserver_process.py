@@ -87,7 +87,9 @@ class _Server:
 
     def _wait(self, seconds: float | None) -> None:
         """Wait for the client or for a child's end, and reap the dead."""
-        sources = [self._wake_read] if seconds is not None else [self._connection, self._wake_read]
+        sources: list[Connection[Any, Any] | int] = [self._wake_read]
+        if seconds is None:
+            sources.append(self._connection)
         wait(sources, seconds)
         with suppress(BlockingIOError):
             while os.read(self._wake_read, 4096):

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import dagster as dg
 from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
@@ -97,7 +98,7 @@ def _pool_limit(instance: dg.DagsterInstance) -> int | None:
 @dg.executor(
     name="gpu_executor",
     config_schema={
-        "retries": get_retries_config(),
+        "retries": get_retries_config(),  # type: ignore[no-untyped-call]
         "max_concurrent": dg.Field(
             dg.Noneable(int),
             default_value=None,
@@ -116,7 +117,7 @@ def _pool_limit(instance: dg.DagsterInstance) -> int | None:
 )
 def gpu_executor(context: InitExecutorContext) -> Executor:
     """Each step in a forked process; steps with ``pool="gpu"`` on one device each."""
-    config = context.executor_config
+    config = cast("Mapping[str, Any]", context.executor_config)
     preload = tuple(config["preload"])
     _check_importable(preload)
     settings = load_settings()
@@ -129,7 +130,7 @@ def gpu_executor(context: InitExecutorContext) -> Executor:
     return GpuExecutor(
         handler,
         settings=settings,
-        retries=RetryMode.from_config(config["retries"]),
+        retries=RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,
         max_concurrent=config["max_concurrent"] or len(placement.devices) + _STEPS_BESIDE_DEVICES,
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from executor_harness import Deployment
 from dagster._core.run_coordinator import QueuedRunCoordinator
+from executor_harness import Deployment
 from pydantic import SecretStr
 
 from resources.event_log import PromptEventLogStorage
