@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ts_forecast.errors import TsForecastError
@@ -17,7 +17,7 @@ scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 ) | st.text()
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=15
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
 )
 payloads = st.dictionaries(st.text(), values)
 
@@ -39,6 +39,7 @@ def typed(value: object) -> object:
     )
 
 
+@settings(max_examples=50)
 @given(payloads, st.randoms(use_true_random=False))
 def test_fingerprint__key_order_is_irrelevant(
     payload: dict[str, object], order: random.Random
@@ -46,6 +47,7 @@ def test_fingerprint__key_order_is_irrelevant(
     assert fingerprint(shuffled(payload, order)) == fingerprint(payload)
 
 
+@settings(max_examples=50)
 @given(payloads, payloads)
 def test_fingerprint__different_values_differ(
     one: dict[str, object], other: dict[str, object]
