@@ -25,6 +25,7 @@ import yaml
 from sqlalchemy import text
 
 from assets.backfill import Webserver
+from tests.end_to_end.problems import content, sales
 from ts_forecast.db.database import open_database
 from ts_forecast.db.embedded import stop_embedded
 from ts_forecast.settings import Settings
@@ -76,8 +77,6 @@ def end_tree(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    from tests.end_to_end.problems import content, sales
-
     folder = tmp_path_factory.mktemp("deployment")
     (folder / "pipelines").mkdir()
     (folder / "pipelines" / "shop.yaml").write_text(yaml.safe_dump(content()), encoding="utf-8")

@@ -66,6 +66,7 @@ class FittedModel:
         (folder / _DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
         if self.model is not None:
             self.model.save(str(folder / _WEIGHTS))
+            _sort_header(folder / _WEIGHTS)
         elif self.series:
             (folder / _SERIES).write_bytes(pickle.dumps(self.series, protocol=5))
 
@@ -149,6 +150,22 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
     return FittedModel(
         spec, model, series, tuple(description["unique_ids"]), {}, description["samples"]
     )
+
+
+def _sort_header(path: Path) -> None:
+    """Give a safetensors file's header a fixed order: it is written in the order of a hash map.
+
+    Equal weights then have equal bytes. A file is eight bytes of the header's length, the header in
+    JSON, padded with blanks, and the tensors.
+    """
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    metadata = header.pop("__metadata__", {})
+    ordered = {"__metadata__": dict(sorted(metadata.items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
 
 
 def _curve(trajectory: list[Any]) -> list[tuple[int, float]]:
