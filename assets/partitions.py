@@ -21,11 +21,18 @@ def quarterly_partitions(pipeline: Pipeline) -> dg.TimeWindowPartitionsDefinitio
     )
 
 
-def window_mapping(pipeline: Pipeline, *, last: int) -> dg.TimeWindowPartitionMapping:
-    """Quarter q depends on ``q - window_quarters … q + last``; earlier than the start is nothing."""
+def window_mapping(pipeline: Pipeline) -> dg.TimeWindowPartitionMapping:
+    """Quarter q depends on ``q - window_quarters … q``; what lies before the start is nothing.
+
+    A model of q reads nothing of q, and its mapping should end at ``q - 1``. But a backfill only
+    considers a partition when one of its parents within the backfill has been materialized, so that
+    the first quarter of any backfill of all assets would silently never be trained
+    (docs/decisions/0008-backfills-and-the-window.md). What a model may see is decided, and tested,
+    where it is trained.
+    """
     return dg.TimeWindowPartitionMapping(
         start_offset=-pipeline.window_quarters,
-        end_offset=last,
+        end_offset=0,
         allow_nonexistent_upstream_partitions=True,
     )
 

@@ -26,7 +26,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         deps=[
             dg.AssetDep(
                 dg.AssetKey([pipeline.name, "datasets"]),
-                partition_mapping=window_mapping(pipeline, last=0),
+                partition_mapping=window_mapping(pipeline),
             ),
             *(dg.AssetKey([pipeline.name, "trained_models", m.name]) for m in pipeline.models),
         ],

@@ -30,7 +30,7 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         deps=[
             dg.AssetDep(
                 dg.AssetKey([pipeline.name, "datasets"]),
-                partition_mapping=window_mapping(pipeline, last=-1),
+                partition_mapping=window_mapping(pipeline),
             )
         ],
         partitions_def=quarterly_partitions(pipeline),
