@@ -1,9 +1,9 @@
 """How long a step waits for its process: ours against Dagster's executors.
 
-``python -m benchmarks.executor --help``. Every executor runs the same chain of steps in one instance
-on the embedded PostgreSQL; each step imports neuralforecast, as a training step must. Reported are
-the median times from launch to start and from launch to imported, of the second and later steps,
-and the ratios to ours.
+``python -m benchmarks.executor --help``. Every executor runs the same chain of steps in one
+instance on the embedded PostgreSQL; each step imports neuralforecast, as a training step must.
+Reported are the median times from launch to start and from launch to imported, of the second and
+later steps, and the ratios to ours. They grow with what else the host does: its load is printed.
 """
 
 import os
@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from resources.devices import usable_cores
 from resources.gpu_executor import GPU_POOL, ensure_pool_limits, gpu_executor
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
@@ -134,7 +135,11 @@ def main(
 
 
 def _print(figures: dict[str, tuple[list[float], list[float]]], steps: int) -> None:
-    table = Table(title=f"Second to last of {steps} steps, one after another: median (worst), s")
+    load = os.getloadavg()[0]
+    table = Table(
+        title=f"Second to last of {steps} steps, one after another: median (worst), s; "
+        f"load {load:.1f} on {usable_cores()} cores"
+    )
     for column in ("executor", "launch to start", "ratio", "launch to imported", "ratio"):
         table.add_column(column, justify="left" if column == "executor" else "right")
     reference = figures.get("ours") or next(iter(figures.values()))

@@ -1,7 +1,7 @@
 """The devices of this host that training steps share: GPUs, MIG slices, or CPU slots.
 
-Counting and naming only, through NVML and never through CUDA: a process that has touched CUDA cannot
-fork. Which step gets which device is decided in ``device_locks``.
+Counting and naming only, through NVML and never through CUDA: a process that has touched CUDA
+cannot fork. Which step gets which device is decided in ``device_locks``.
 """
 
 from __future__ import annotations

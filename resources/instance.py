@@ -1,6 +1,6 @@
 """DAGSTER_HOME and the environment of Dagster's processes, made from the deployment's settings.
 
-What stands in the instance file is explained there (``dagster.yaml`` at the root of the repository).
+What stands in the instance file is explained there (``dagster.yaml`` at the repository's root).
 Starting the processes is for those who call this.
 """
 

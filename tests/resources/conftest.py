@@ -17,7 +17,7 @@ from resources.gpu_executor import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
 from ts_forecast.db.embedded import stop_embedded
-from ts_forecast.settings import Settings, load_settings
+from ts_forecast.settings import load_settings
 
 HERE = Path(__file__).parent
 # Test jobs are found by a module name, as Dagster and the forked steps import them.
