@@ -6,7 +6,6 @@ materialize`` calls this module in a process of its own.
 """
 
 import os
-import sys
 import threading
 from typing import Annotated
 
@@ -196,4 +195,4 @@ def _pipeline(settings: Settings, name: str) -> Pipeline:
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)

@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pandas as pd
-from sqlalchemy import Table
+
+from ts_forecast.tables import Base
 
 _MAX_ROWS = 50
 
@@ -50,7 +51,7 @@ def column_schema(columns: Mapping[str, tuple[str, str]]) -> dg.TableSchema:
     )
 
 
-def table_schema(source: Table) -> dg.TableSchema:
+def table_schema(source: type[Base]) -> dg.TableSchema:
     """The column schema of a database table, with its column comments."""
     return dg.TableSchema(
         columns=[
@@ -60,7 +61,7 @@ def table_schema(source: Table) -> dg.TableSchema:
                 description=column.comment,
                 constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
             )
-            for column in source.columns
+            for column in source.__table__.columns
         ]
     )
 

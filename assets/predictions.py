@@ -39,7 +39,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             f"{pipeline.step} steps, up to {pipeline.horizon} steps ahead, by all models."
         ),
         metadata={
-            "dagster/column_schema": table_schema(Prediction.__table__),
+            "dagster/column_schema": table_schema(Prediction),
             "dagster/table_name": "public.predictions",
         },
         **asset_attributes(pipeline),

@@ -32,7 +32,7 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
             f"Per model: the distribution of {', '.join(pipeline.metrics)} over series, by horizon "
             "and overall, with skill against the seasonal naive."
         ),
-        metadata={"dagster/column_schema": table_schema(MetricSummary.__table__)},
+        metadata={"dagster/column_schema": table_schema(MetricSummary)},
         **asset_attributes(pipeline),
     )
     def metric_summaries(

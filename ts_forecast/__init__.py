@@ -1,0 +1,13 @@
+"""The forecasting system. It never imports Dagster; ``resources`` and ``assets`` are where the two meet.
+
+Where do I go to …?
+- run a command: ``cli``, ``commands``
+- see what a deployment can be configured to: ``settings``; what a pipeline file holds: ``pipeline``
+- reason about quarters, steps and cutoffs: ``quarters``, ``frequency``, ``cutoffs``
+- open the database, commit, migrate: ``db``; know its tables: ``tables``
+- read, validate and store data: ``datasets``
+- train: ``training``; forecast and publish: ``predictions``; score: ``evaluation``
+- find out what was computed from what: ``tracking``; stored files and versions: ``registry``
+- keep a deployment well, or forecast a file once: ``operations``
+- raise an error: ``errors``
+"""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ class Grid:
             )
 
     @cached_property
-    def offset(self) -> pd.tseries.offsets.BaseOffset:
+    def offset(self) -> Any:
         """The frequency as a pandas offset."""
         return pd.tseries.frequencies.to_offset(self.freq)
 

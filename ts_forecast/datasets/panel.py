@@ -239,7 +239,7 @@ class Panel:
         )
 
     def _filled_y(self, policy: Missing) -> FloatArray:
-        """y with gaps between observations filled; rows after the last observation stay NaN."""
+        """Y with gaps between observations filled; rows after the last observation stay NaN."""
         if policy == "error":
             last_rows = self.indptr[:-1] + self.last_observed - self.first
             inside = np.arange(self.n_rows) <= np.repeat(last_rows, np.diff(self.indptr))
@@ -347,7 +347,9 @@ class Panel:
         names = self.columns if columns is None else tuple(columns)
         frame = pd.DataFrame(
             {
-                "unique_id": pd.Categorical.from_codes(self.series_of_row, list(self.unique_ids)),
+                "unique_id": pd.Categorical.from_codes(
+                    self.series_of_row, pd.Index(self.unique_ids, dtype=object)
+                ),
                 "ds": self.ds,
                 "y": self.y,
             }

@@ -41,6 +41,7 @@ def source_files(pipeline: Pipeline, settings: Settings) -> list[Path]:
 
 
 def matching_files(folder: Path, pattern: str) -> list[Path]:
+    """The files of a path or glob, relative to the folder unless it is absolute."""
     base, relative = folder, pattern
     if Path(pattern).is_absolute():
         base = Path(Path(pattern).anchor)

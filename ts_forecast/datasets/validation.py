@@ -46,7 +46,8 @@ def check_claim(path: Path, frame: pd.DataFrame, pipeline: Pipeline) -> None:
     """
     pattern = pipeline.source.as_of
     if pattern is None:
-        limit = pd.Timestamp(datetime.fromtimestamp(path.stat().st_mtime, UTC)).tz_localize(None)
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        limit: pd.Timestamp | None = pd.Timestamp(written).tz_localize(None)
         what = f"was last written at {limit:%Y-%m-%d %H:%M}"
     else:
         match = re.search(pattern, path.name)
@@ -130,7 +131,7 @@ def examine(
     ds = panel.ds
     reports = {}
     for quarter in quarters:
-        rows = (ds >= quarter.start) & (ds < quarter.end)
+        rows = (ds >= pd.Timestamp(quarter.start)) & (ds < pd.Timestamp(quarter.end))
         if pipeline.missing == "error":
             _refuse_gaps(panel, pipeline, quarter, rows & (missing | unknown.any(axis=1)))
         reports[quarter] = QuarterReport(
@@ -146,7 +147,7 @@ def _refuse_gaps(
     panel: Panel,
     pipeline: Pipeline,
     quarter: Quarter,
-    gaps: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
+    gaps: np.ndarray[tuple[int], np.dtype[np.bool_]],
 ) -> None:
     rows = np.flatnonzero(gaps)
     if not len(rows):

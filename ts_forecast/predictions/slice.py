@@ -247,7 +247,7 @@ class _HashSink:
 
     closed = False
 
-    def __init__(self, digest: "hashlib._Hash") -> None:
+    def __init__(self, digest: hashlib._Hash) -> None:
         self._digest = digest
 
     def write(self, data: bytes) -> int:

@@ -1,0 +1,44 @@
+"""``ts-forecast dev`` and ``materialize``: Dagster's side, each in a process of its own.
+
+``ts_forecast`` does not import Dagster; the modules of ``assets`` that these start do.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the UI.", min=1, max=65535)] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the Dagster UI and daemon on a migrated database, until Ctrl-C."""
+    raise typer.Exit(run_module("assets.serve", "--port", str(port), "--host", host))
+
+
+def materialize(
+    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline file.")],
+    first: Annotated[str, typer.Option("--from", help="First quarter, e.g. 2024-Q1.")],
+    last: Annotated[str, typer.Option("--to", help="Last quarter, included.")],
+    force: Annotated[bool, typer.Option(help="Repeat work that is on record.")] = False,
+) -> None:
+    """Materialize all assets of a pipeline over a range of quarters, with a progress bar."""
+    arguments = [pipeline, "--from", first, "--to", last, *(["--force"] if force else [])]
+    raise typer.Exit(run_module("assets.materialize", *arguments))
+
+
+def run_module(module: str, *arguments: str) -> int:
+    """Run a module of this installation in the foreground; its exit code.
+
+    Ctrl-C reaches the child through the terminal; this process waits for its orderly end.
+    """
+    child = subprocess.Popen([sys.executable, "-m", module, *arguments])
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue

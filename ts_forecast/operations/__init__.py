@@ -1,0 +1,7 @@
+"""Looking after a deployment, and forecasting a file once without one.
+
+- what a newcomer can get wrong: ``doctor``
+- whether a pipeline file and its source fit: ``pipeline_check``
+- the demo's data: ``demo_data``
+- one file, some models, now: ``one_shot``
+"""

@@ -1,0 +1,26 @@
+"""The demo's data: Box and Jenkins' airline passengers, out of an installed dependency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ts_forecast.files import write_whole
+from ts_forecast.settings import Settings
+
+DEMO_PIPELINE = "air_passengers"
+DEMO_QUARTERS = ("1959-Q1", "1960-Q4")
+
+
+def write_demo_data(settings: Settings) -> Path:
+    """Write ``raw/air_passengers.csv`` if it is not there; its path.
+
+    ``neuralforecast.utils.AirPassengersPanel``: the monthly totals of 1949 to 1960 (Airline1), and the
+    same shifted by 300 (Airline2), which the library uses to show panels.
+    """
+    path = settings.data_dir / "raw" / "air_passengers.csv"
+    if not path.exists():
+        from neuralforecast.utils import AirPassengersPanel
+
+        columns = AirPassengersPanel[["unique_id", "ds", "y"]]
+        write_whole(path, lambda draft: columns.to_csv(draft, index=False))
+    return path
