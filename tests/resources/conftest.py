@@ -65,8 +65,8 @@ def start_run(deployment: Deployment, tmp_path: Path) -> Iterator[Callable[..., 
             f"config = json.loads({json.dumps(json.dumps(run_config))}); "
             "dg.execute_job(job, dg.DagsterInstance.get(), run_config=config)"
         )
-        log = (tmp_path / f"run-{len(processes)}.log").open("w")
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
+        with (tmp_path / f"run-{len(processes)}.log").open("w") as log:
+            process = subprocess.Popen([sys.executable, "-c", code], stdout=log, stderr=log)
         processes.append(process)
         return process
 
