@@ -15,7 +15,7 @@ from dagster import BetaWarning
 # Both parameters are in use since their betas began; the warning at each of many assets says no more.
 warnings.filterwarnings(
     "ignore",
-    message=".*(backfill_policy|allow_nonexistent_upstream_partitions|pool).*",
+    message=".*(backfill_policy|pool).*",
     category=BetaWarning,
 )
 # The job runs one range in one run, whatever the assets' backfill policies are.

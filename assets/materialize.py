@@ -17,6 +17,7 @@ from dagster._core.storage.tags import (
 )
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sqlalchemy import Engine
 
 from assets.step import QUARTER_DONE
 from resources.gpu_executor import ensure_pool_limits
@@ -24,6 +25,7 @@ from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
 from ts_forecast.db.migrate import check_revision
 from ts_forecast.errors import PipelineError, TsForecastError
+from ts_forecast.operations.currency import is_current
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import load_pipelines
 from ts_forecast.quarters import Quarter, quarter_range
@@ -53,13 +55,7 @@ def materialize(
     Returns:
         One line for each failed step, with its reason; empty on success.
     """
-    from assets.definitions import defs
-
-    keys = [
-        spec.key
-        for spec in defs.resolve_all_asset_specs()
-        if spec.group_name == pipeline.name and spec.key.path[0] == pipeline.name
-    ]
+    keys = asset_keys(pipeline)
     quarters = list(quarter_range(first, last))
     configured = [key for key in keys if key.path[-1] != "dataset_features"]
     run_config = {
@@ -174,6 +170,10 @@ def main(
         prepare_dagster_home(settings, database.dagster_url)
         with dg.DagsterInstance.get() as instance:
             ensure_pool_limits(instance, settings)
+            wanted = list(quarter_range(*quarters))
+            if not force and _is_done(instance, database.engine, settings, pipeline, wanted):
+                errors.print(f"{name}: {len(wanted)} quarters are as they would be made now")
+                return
             reasons = materialize(pipeline, *quarters, instance=instance, force=force)
     except TsForecastError as error:
         errors.print(f"[red]{error}[/red]", soft_wrap=True)
@@ -182,6 +182,26 @@ def main(
         errors.print(f"[red]{reason}[/red]", soft_wrap=True)
     if reasons:
         raise typer.Exit(1)
+
+
+def _is_done(
+    instance: dg.DagsterInstance,
+    engine: Engine,
+    settings: Settings,
+    pipeline: Pipeline,
+    quarters: list[Quarter],
+) -> bool:
+    """Whether Dagster shows every partition, and nothing about them has changed."""
+    wanted = {quarter.key for quarter in quarters}
+    shown = [wanted <= instance.get_materialized_partitions(key) for key in asset_keys(pipeline)]
+    return all(shown) and is_current(engine, settings, pipeline, quarters)
+
+
+def asset_keys(pipeline: Pipeline) -> list[dg.AssetKey]:
+    """Keys of all assets of a pipeline."""
+    models = [["trained_models", spec.name] for spec in pipeline.models]
+    paths = [["datasets"], ["dataset_features"], *models, ["predictions"], ["metric_summaries"]]
+    return [dg.AssetKey([pipeline.name, *path]) for path in paths]
 
 
 def _pipeline(settings: Settings, name: str) -> Pipeline:

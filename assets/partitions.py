@@ -1,4 +1,9 @@
-"""Quarterly partitions of a pipeline and how its assets' partitions depend on each other."""
+"""Quarterly partitions of a pipeline.
+
+All mappings between its assets are identity, also where a body reads a window of earlier quarters: a
+backfill of four quarters would otherwise become one of other quarters
+(docs/decisions/0008-backfills-and-the-window.md).
+"""
 
 import dagster as dg
 
@@ -18,22 +23,6 @@ def quarterly_partitions(pipeline: Pipeline) -> dg.TimeWindowPartitionsDefinitio
         start=pipeline.first_quarter.key,
         end=Quarter.of(pipeline.end).shift(1).key if pipeline.end is not None else None,
         end_offset=0 if has_end else _AHEAD,
-    )
-
-
-def window_mapping(pipeline: Pipeline) -> dg.TimeWindowPartitionMapping:
-    """Quarter q depends on ``q - window_quarters … q``; what lies before the start is nothing.
-
-    A model of q reads nothing of q, and its mapping should end at ``q - 1``. But a backfill only
-    considers a partition when one of its parents within the backfill has been materialized, so that
-    the first quarter of any backfill of all assets would silently never be trained
-    (docs/decisions/0008-backfills-and-the-window.md). What a model may see is decided, and tested,
-    where it is trained.
-    """
-    return dg.TimeWindowPartitionMapping(
-        start_offset=-pipeline.window_quarters,
-        end_offset=0,
-        allow_nonexistent_upstream_partitions=True,
     )
 
 

@@ -6,7 +6,7 @@ import dagster as dg
 import pandas as pd
 
 from assets.metadata import numbers, table, table_schema
-from assets.partitions import quarterly_partitions, quarters_of, window_mapping
+from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import forecast_plot
 from assets.step import StepConfig, asset_attributes, for_each_quarter
 from assets.training import GPU_POOL, ingest_window
@@ -24,10 +24,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     @dg.asset(
         key=[pipeline.name, "predictions"],
         deps=[
-            dg.AssetDep(
-                dg.AssetKey([pipeline.name, "datasets"]),
-                partition_mapping=window_mapping(pipeline),
-            ),
+            dg.AssetKey([pipeline.name, "datasets"]),
             *(dg.AssetKey([pipeline.name, "trained_models", m.name]) for m in pipeline.models),
         ],
         partitions_def=quarterly_partitions(pipeline),

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 
 from assets.metadata import numbers
-from assets.partitions import quarterly_partitions, quarters_of, window_mapping
+from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import loss_plot
 from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
 from resources.postgres import Postgres
@@ -27,12 +27,7 @@ def build_trained_models(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
 def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=[pipeline.name, "trained_models", spec.name],
-        deps=[
-            dg.AssetDep(
-                dg.AssetKey([pipeline.name, "datasets"]),
-                partition_mapping=window_mapping(pipeline),
-            )
-        ],
+        deps=[dg.AssetKey([pipeline.name, "datasets"])],
         partitions_def=quarterly_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
         pool=GPU_POOL,

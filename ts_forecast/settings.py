@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ts_forecast.errors import SettingsError
@@ -31,17 +32,19 @@ class Settings(BaseSettings):
         env_file_encoding="utf-8",
         extra="forbid",
         frozen=True,
-        populate_by_name=True,
     )
+
+    def __init__(self, **values: Any) -> None:
+        # Not `populate_by_name`: it reads HOME from the environment as the field `home`.
+        aliases = {name: str(field.validation_alias) for name, field in _aliased(type(self))}
+        super().__init__(**{aliases.get(name, name): value for name, value in values.items()})
 
     home: Path = Field(
         Path(".ts-forecast"),
-        validation_alias=AliasChoices("TS_FORECAST_HOME"),
+        validation_alias="TS_FORECAST_HOME",
         description="The embedded server's data, Dagster's home and device locks.",
     )
-    pipelines_dir: Path = Field(
-        Path("pipelines"), validation_alias=AliasChoices("TS_FORECAST_PIPELINES")
-    )
+    pipelines_dir: Path = Field(Path("pipelines"), validation_alias="TS_FORECAST_PIPELINES")
     data_dir: Path = Field(Path("data"), description="raw, processed, interim and external files")
     model_dir: Path = Field(Path("models"), description="fitted models: staging and production")
     output_dir: Path = Field(Path("outputs"), description="reports, plots and one-shot results")
@@ -59,15 +62,13 @@ class Settings(BaseSettings):
     slots: int | None = Field(
         None,
         ge=1,
-        validation_alias=AliasChoices("TS_FORECAST_SLOTS"),
+        validation_alias="TS_FORECAST_SLOTS",
         description="CPU training slots on this host; unset: one for every core, at most 4.",
     )
-    executor: Literal["local"] = Field(
-        "local", validation_alias=AliasChoices("TS_FORECAST_EXECUTOR")
-    )
+    executor: Literal["local"] = Field("local", validation_alias="TS_FORECAST_EXECUTOR")
     devices: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None,
-        validation_alias=AliasChoices("TS_FORECAST_DEVICES"),
+        validation_alias="TS_FORECAST_DEVICES",
         description="Comma-separated device identifiers instead of those that NVML finds.",
     )
     max_parallel_runs: int = Field(4, ge=1, le=256)
@@ -127,7 +128,7 @@ def load_settings(**overrides: object) -> Settings:
             remedy=f"Known names: {', '.join(sorted(known))}.",
         )
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**overrides)
     except ValidationError as error:
         # Never the value: it may be a secret.
         problems = "; ".join(
@@ -138,10 +139,11 @@ def load_settings(**overrides: object) -> Settings:
         ) from None
 
 
+def _aliased(model: type[BaseSettings]) -> list[tuple[str, FieldInfo]]:
+    return [item for item in model.model_fields.items() if item[1].validation_alias is not None]
+
+
 def _variable_names() -> set[str]:
-    names: set[str] = set()
-    for name, field in Settings.model_fields.items():
-        alias = field.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else [name]
-        names.update(str(choice).upper() for choice in choices)
-    return names
+    return {
+        str(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()
+    }

@@ -74,20 +74,9 @@ def ingest_quarters(
     with transaction(engine) as session:
         files = survey(session, source_files(pipeline, settings), pipeline, settings)
         state = definition_hash(pipeline, files)
-        standing = {q: current_dataset(session, pipeline, q) for q in wanted}
-        unchanged = (
-            {q: _version(row, changed=False) for q, row in standing.items() if row}
-            if (
-                not force
-                and all(
-                    _is_current(row, state) if row is not None else False
-                    for row in standing.values()
-                )
-            )
-            else None
-        )
-    if unchanged is not None:
-        return unchanged
+        standing = _standing(session, pipeline, wanted, state)
+    if standing is not None and not force:
+        return {quarter: _version(row, changed=False) for quarter, row in standing.items()}
     frames = []
     for file in files:
         if file.is_static:
@@ -119,6 +108,24 @@ def ingest_quarters(
             )
             for quarter in available
         }
+
+
+def datasets_are_current(
+    session: Session, settings: Settings, pipeline: Pipeline, quarters: Sequence[Quarter]
+) -> bool:
+    """Whether ``ingest_quarters`` would find nothing to do; the sources are not parsed."""
+    files = survey(session, source_files(pipeline, settings), pipeline, settings)
+    state = definition_hash(pipeline, files)
+    return _standing(session, pipeline, quarters, state) is not None
+
+
+def _standing(
+    session: Session, pipeline: Pipeline, quarters: Sequence[Quarter], state: str
+) -> dict[Quarter, Dataset] | None:
+    """The quarters' versions if all were made from the sources as they are now, else None."""
+    rows = {quarter: current_dataset(session, pipeline, quarter) for quarter in quarters}
+    found = {q: row for q, row in rows.items() if row is not None and _is_current(row, state)}
+    return found if len(found) == len(rows) else None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,13 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.measurements import DatasetType, MetricRow, log_metrics
-from ts_forecast.tracking.runs import OpenRun, RunKey, supersede, tracked_run
+from ts_forecast.tracking.runs import (
+    OpenRun,
+    RunKey,
+    find_completed,
+    supersede,
+    tracked_run,
+)
 
 CODE_VERSION = 1
 """Part of the fingerprint: raise it when the same slice would get other scores."""
@@ -114,6 +120,20 @@ def score_quarter(
                 scores = _score(engine, pipeline, quarter, experiment_id, published)
                 _store(engine, settings, pipeline, quarter, published, run, scores)
             return _outcome(engine, run, quarter)
+
+
+def scores_are_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> bool:
+    """Whether ``score_quarter`` would find its work on record.
+
+    Raises:
+        EvaluationError: the quarter has no slice.
+    """
+    experiment_id = ensure_experiment(session, pipeline)
+    if not _has_actuals(session, experiment_id, quarter):
+        return True
+    published = _published(session, experiment_id, pipeline, quarter)
+    mark = _fingerprint(session, pipeline, quarter, published)
+    return find_completed(session, experiment_id, mark) is not None
 
 
 def _published(

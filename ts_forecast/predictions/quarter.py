@@ -26,8 +26,8 @@ from ts_forecast.settings import Settings
 from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
-from ts_forecast.tracking.runs import RunKey, supersede, tracked_run
-from ts_forecast.training.quarter import trained_model
+from ts_forecast.tracking.runs import RunKey, find_completed, supersede, tracked_run
+from ts_forecast.training.quarter import trained_model, training_fingerprint, training_panel
 from ts_forecast.training.trainer import load_fitted
 
 # Raise it when the same models and data would give other rows.
@@ -125,6 +125,26 @@ def forecast_quarter(
         series=stored["series"],
         seconds=time.monotonic() - begun,
     )
+
+
+def slice_is_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> bool:
+    """Whether ``forecast_quarter`` would find its work on record, with models that are current.
+
+    Raises:
+        DatasetError: the quarter or its window was never ingested.
+    """
+    experiment = ensure_experiment(session, pipeline)
+    history = training_panel(session, pipeline, quarter)
+    models = []
+    for spec in pipeline.models:
+        mark = training_fingerprint(pipeline, spec, quarter, history)
+        model = trained_model(session, experiment, spec.name, quarter)
+        if model is None or (model.metadata_ or {}).get("fingerprint") != mark:
+            return False
+        models.append(model)
+    panel = _slice_panel(session, pipeline, quarter, pipeline.slice_plan(quarter))
+    mark = _fingerprint(pipeline, quarter, models, panel)
+    return find_completed(session, experiment, mark) is not None
 
 
 def latest_forecasts(engine: Engine, experiment_id: int, quarter: Quarter) -> pd.DataFrame:
