@@ -7,7 +7,9 @@ history at each cutoff, which is what a naive forecast is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,8 @@ def fit_series(
     fitted = {}
     for unique_id, y in histories.items():
         try:
-            fitted[unique_id] = build_statistical(pipeline, spec).fit(y)
+            with _numerical_noise_ignored():
+                fitted[unique_id] = build_statistical(pipeline, spec).fit(y)
         except Exception as error:  # noqa: BLE001 — numerical routines raise all kinds
             raise TrainingError(
                 f"Pipeline {pipeline.name}, model {spec.name}: series {unique_id!r} with {len(y)} "
@@ -84,10 +87,11 @@ def forecast_series(
     arguments: dict[str, Any] = {"h": horizon}
     if levels and _has_levels(model):
         arguments["level"] = levels
-    if fitted is not None:
-        result = fitted.forward(y=y, **arguments)
-    else:
-        result = model.forecast(y=y, **arguments)
+    with _numerical_noise_ignored():
+        if fitted is not None:
+            result = fitted.forward(y=y, **arguments)
+        else:
+            result = model.forecast(y=y, **arguments)
     mean = np.asarray(result["mean"], dtype=np.float64)
     if not quantiles:
         return mean[:, None]
@@ -99,6 +103,14 @@ def forecast_series(
         elif f"lo-{level}" in result:
             outputs[:, place] = result[f"{'lo' if quantile < 0.5 else 'hi'}-{level}"]
     return outputs
+
+
+@contextmanager
+def _numerical_noise_ignored() -> Iterator[None]:
+    """Model selection tries candidates that divide by zero and discards them; results are checked."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _has_levels(model: Any) -> bool:
