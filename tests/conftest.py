@@ -76,10 +76,10 @@ def settings(tmp_path: Path, database_url: str) -> Settings:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real public data; skips where it is absent."""
-    given = os.environ.get("TS_FORECAST_TEST_DATA")
+    given = os.environ.get("TEST_DATA")
     folder = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
     if not (folder / "SHA256SUMS").exists():
-        pytest.skip(f"no real data in {folder}: set TS_FORECAST_TEST_DATA to its folder")
+        pytest.skip(f"no real data in {folder}: set TEST_DATA to its folder")
     return folder
 
 

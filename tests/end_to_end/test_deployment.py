@@ -91,7 +91,11 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
         "OUTPUT_DIR": folder / "outputs",
         "LOG_DIR": folder / "logs",
     }
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "DATABASE"))}
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("DAGSTER", "DATABASE", "TS_FORECAST"))
+    }
     environment |= {name: str(place) for name, place in places.items()}
     port = free_port()
     log = folder / "server.log"
@@ -240,7 +244,7 @@ def test_ui__real_browser__shows_the_graph_and_a_slice(
         "--disable-dev-shm-usage --window-size=1500,1000"
     ).split():
         options.add_argument(flag)
-    pictures = Path(os.environ.get("TS_FORECAST_SCREENSHOTS", tmp_path))
+    pictures = Path(os.environ.get("SCREENSHOTS", tmp_path))
     pictures.mkdir(parents=True, exist_ok=True)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
     try:
