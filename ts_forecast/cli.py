@@ -7,15 +7,17 @@ The commands themselves are in ``commands``; they import what they need when the
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
 from ts_forecast.commands import database, demo, diagnose, one_shot, pipelines, serving
+from ts_forecast.errors import DatabaseError, TsForecastError
 
 _EPILOG = (
     "Exit codes: 0 done; 1 a step failed or a check found something; 2 wrong configuration, pipeline "
     "file or command line; 3 bad input data; 4 training, forecasting or scoring failed; 5 the database; "
-    "6 no device."
+    "6 no device; 130 interrupted."
 )
 
 app = typer.Typer(
@@ -35,19 +37,49 @@ app.add_typer(database.app, name="db")
 app.add_typer(pipelines.app, name="pipelines")
 
 
-def main() -> None:
-    """Run the command line; our errors become one line and their exit code."""
-    from ts_forecast.errors import TsForecastError
+class _Errors:
+    """How errors are shown, as the command line says."""
 
+    with_traceback = False
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+) -> None:
+    _Errors.with_traceback = debug
+
+
+def main() -> None:
+    """Run the command line; an error becomes one line and its exit code."""
     try:
         app()
-    except TsForecastError as error:
-        from rich.console import Console
+    except Exception as error:
+        known = _as_ours(error)
+        if known is None or _Errors.with_traceback:
+            raise
+        _print_error(known)
+        sys.exit(known.exit_code)
 
-        Console(stderr=True).print(
-            f"[red]{' '.join(str(error).split())}[/red]", soft_wrap=True, markup=True
-        )
-        sys.exit(error.exit_code)
+
+def _as_ours(error: Exception) -> TsForecastError | None:
+    """Errors of the database among them: it is someone else's part, not a fault of ours."""
+    if isinstance(error, TsForecastError):
+        return error
+    # Imported by whoever raised it; `--help` does without.
+    library = sys.modules.get("sqlalchemy.exc")
+    if library is not None and isinstance(error, library.DBAPIError):
+        return DatabaseError(f"The database refused: {error.orig}")
+    return None
+
+
+def _print_error(error: TsForecastError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    # A Text, for what stands in brackets is no markup.
+    line = Text(" ".join(str(error).split()), style="red")
+    Console(stderr=True).print(line, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -252,28 +252,23 @@ def test_ui__real_browser__shows_the_graph_and_a_slice(
         def text_of_page(_: Any) -> str:
             return browser.find_element(By.TAG_NAME, "body").text
 
-        browser.get(f"{backfilled.address}/asset-groups/")
         wait = WebDriverWait(browser, 60)
-        browser.get(f"{backfilled.address}/locations")
-        wait.until(lambda b: "assets.definitions" in text_of_page(b))
-        browser.get(f"{backfilled.address}/asset-groups/~/?")
-        browser.get(f"{backfilled.address}/assets/shop/metric_summaries?view=lineage")
-        wait.until(
-            lambda b: all(
-                name in text_of_page(b) for name in ("metric_summaries", "predictions", "datasets")
-            )
-        )
-        time.sleep(3)  # the graph is laid out in a worker after its text is there
+        assets = f"{backfilled.address}/assets/shop"
+        browser.get(f"{assets}/metric_summaries?view=lineage&lineageScope=upstream&lineageDepth=5")
+        names = ("metric_summaries", "predictions", "NHITS", "MLP", "SeasonalNaive", "datasets")
+        wait.until(lambda b: all(name in text_of_page(b) for name in names))
+        wait.until(lambda b: "Loading" not in text_of_page(b))
         assert browser.save_screenshot(str(pictures / "asset_graph.png"))
 
-        browser.get(
-            f"{backfilled.address}/assets/shop/predictions?view=partitions&partition=2023-04-01"
-        )
+        browser.get(f"{assets}/predictions?view=partitions&partition=2023-04-01")
         wait.until(lambda b: "content_hash" in text_of_page(b))
-        image = wait.until(lambda b: b.find_elements(By.LINK_TEXT, "[Show Markdown]") or True)
-        assert image
-        time.sleep(1)
-        assert browser.save_screenshot(str(pictures / "predictions_partition.png"))
         assert "worst_series" in text_of_page(browser)
+        assert browser.save_screenshot(str(pictures / "predictions_partition.png"))
+
+        shown = wait.until(lambda b: b.find_elements(By.XPATH, "//*[text()='[Show Markdown]']"))
+        browser.execute_script("arguments[0].click()", shown[0])
+        plot = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "img[src^='data:image/png']"))
+        wait.until(lambda b: plot[0].size["width"] > 300)
+        assert browser.save_screenshot(str(pictures / "forecasts.png"))
     finally:
         browser.quit()

@@ -1,4 +1,4 @@
-"""Forecast arrays as frames for people, scores of a holdout, and rows of slices."""
+"""Forecast arrays as frames for people, rows of slices, and scores of a holdout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.evaluation.scoring import ALL, level_bounds, metric_names, score_model
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.predictions.slice import PREDICTION_SCHEMA
 from ts_forecast.quarters import Quarter
@@ -15,7 +16,15 @@ from ts_forecast.quarters import Quarter
 def forecast_frame(
     pipeline: Pipeline, spec: ModelSpec, panel: Panel, issued: Issued, outputs: np.ndarray
 ) -> pd.DataFrame:
-    """One row a forecast, with the bounds of the first level where the pipeline has levels."""
+    """One row a forecast.
+
+    Args:
+        outputs: ``[len(issued), horizon, n_outputs]``, of ``forecast_pairs``.
+
+    Returns:
+        ``horizon, model, unique_id, cutoff, ds, step, actual_value, predicted_value`` and
+        ``lower_<level>, upper_<level>`` of every level; NaN where there is none.
+    """
     steps = np.arange(1, pipeline.horizon + 1)
     targets = issued.cutoff[:, None] + steps[None, :]
     rows = panel.rows_at(issued.series[:, None], targets)
@@ -33,50 +42,17 @@ def forecast_frame(
         }
     )
     values = outputs.reshape(-1, outputs.shape[2])
-    places = {round(q, 6): i for i, q in enumerate(pipeline.quantiles)}
+    places = {quantile: place for place, quantile in enumerate(pipeline.quantiles)}
     frame["predicted_value"] = values[:, places.get(0.5, 0)]
-    if pipeline.levels:
-        level = pipeline.levels[0]
-        frame[f"lower_{level}"] = values[:, places[round(0.5 - level / 200, 6)]]
-        frame[f"upper_{level}"] = values[:, places[round(0.5 + level / 200, 6)]]
+    for level in pipeline.levels:
+        lower, upper = level_bounds(level)
+        frame[f"lower_{level}"] = values[:, places[lower]]
+        frame[f"upper_{level}"] = values[:, places[upper]]
     return frame
 
 
-def measure(
-    frame: pd.DataFrame, pipeline: Pipeline, spec: ModelSpec, history: Panel
-) -> pd.DataFrame:
-    """Mean over series of MAE, RMSE, sMAPE and MASE on the holdout: ``horizon, model, metric, value``."""
-    import utilsforecast.losses as losses
-
-    known = frame.dropna(subset=["actual_value"]).rename(
-        columns={"actual_value": "y", "predicted_value": spec.name}
-    )
-    training = history.to_frame([]).dropna(subset=["y"])
-    training["unique_id"] = training["unique_id"].astype(str)
-    scores = {
-        "mae": losses.mae(known, [spec.name]),
-        "rmse": losses.rmse(known, [spec.name]),
-        "smape": losses.smape(known, [spec.name]),
-        "mase": losses.mase(known, [spec.name], seasonality=pipeline.season, train_df=training),
-    }
-    means = {
-        name: float(score[spec.name].replace([np.inf], np.nan).mean())
-        for name, score in scores.items()
-    }
-    return pd.DataFrame(
-        [
-            {"horizon": pipeline.horizon, "model": spec.name, "metric": name, "value": value}
-            for name, value in means.items()
-            if np.isfinite(value)
-        ]
-    )
-
-
-def slice_rows(frame: pd.DataFrame, model_id: int, pipeline: Pipeline) -> dict[Quarter, pa.Table]:
-    """The forecasts as rows of slices, by the quarter of their target date."""
-    level = pipeline.levels[0] if pipeline.levels else None
-    lower = frame[f"lower_{level}"] if level else pd.Series(np.nan, index=frame.index)
-    upper = frame[f"upper_{level}"] if level else pd.Series(np.nan, index=frame.index)
+def slice_rows(frame: pd.DataFrame, model_id: int, pipeline: Pipeline) -> pa.Table:
+    """The rows of ``forecast_frame`` in ``PREDICTION_SCHEMA``."""
     rows = pd.DataFrame(
         {
             "model_id": model_id,
@@ -85,16 +61,60 @@ def slice_rows(frame: pd.DataFrame, model_id: int, pipeline: Pipeline) -> dict[Q
             "horizon": frame["step"],
             "predicted_value": frame["predicted_value"],
             "actual_value": frame["actual_value"],
-            "lower_bound": lower,
-            "upper_bound": upper,
-            "confidence_level": np.where(lower.notna(), (level or 0) / 100, np.nan),
+            "lower_bound": np.nan,
+            "upper_bound": np.nan,
+            "confidence_level": np.nan,
             "quantiles": None,
         }
     )
-    quarters = rows["prediction_date"].dt.to_period("Q")
+    if pipeline.levels:
+        level = pipeline.levels[0]
+        rows["lower_bound"] = frame[f"lower_{level}"]
+        rows["upper_bound"] = frame[f"upper_{level}"]
+        rows["confidence_level"] = np.where(rows["lower_bound"].notna(), level / 100, np.nan)
+        values = frame[_quantile_columns(pipeline)].to_numpy()
+        is_whole = np.isfinite(values).all(axis=1)
+        rows["quantiles"] = [
+            row if whole else None for row, whole in zip(values, is_whole, strict=True)
+        ]
+    return pa.Table.from_pandas(rows, schema=PREDICTION_SCHEMA, preserve_index=False)
+
+
+def by_quarter(rows: pa.Table) -> dict[Quarter, pa.Table]:
+    """Rows by the quarter of their target date, oldest first."""
+    periods = pd.DatetimeIndex(rows["prediction_date"].to_pandas()).to_period("Q")
     return {
-        Quarter(period.year, period.quarter): pa.Table.from_pandas(
-            part, schema=PREDICTION_SCHEMA, preserve_index=False
-        )
-        for period, part in rows.groupby(quarters)
+        Quarter(period.year, period.quarter): rows.filter(pa.array(periods == period))
+        for period in sorted(periods.unique())
     }
+
+
+def measure(
+    rows: pa.Table, pipeline: Pipeline, spec: ModelSpec, scales: pd.DataFrame
+) -> pd.DataFrame:
+    """Mean over series of every metric: ``model, horizon, metric, value``; undefined ones are left out.
+
+    Args:
+        rows: of ``slice_rows``; those with an actual value are measured.
+        scales: of ``seasonal_scales``.
+    """
+    scores = score_model(rows, pipeline, scales)
+    means = scores.loc[scores["horizon_bucket"] == ALL, list(metric_names(pipeline))].mean()
+    means = means[np.isfinite(means)]
+    return pd.DataFrame(
+        {
+            "model": spec.name,
+            "horizon": pipeline.horizon,
+            "metric": means.index,
+            "value": means.to_numpy(),
+        }
+    )
+
+
+def _quantile_columns(pipeline: Pipeline) -> list[str]:
+    """Columns of ``forecast_frame`` in the order of ``Pipeline.quantiles``."""
+    names = {0.5: "predicted_value"}
+    for level in pipeline.levels:
+        lower, upper = level_bounds(level)
+        names |= {lower: f"lower_{level}", upper: f"upper_{level}"}
+    return [names[quantile] for quantile in pipeline.quantiles]

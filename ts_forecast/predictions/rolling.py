@@ -56,7 +56,9 @@ def forecast_pairs(
     else:
         outputs = _univariate(fitted, pipeline, panel, issued)
     _refuse_infinite(fitted, pipeline, panel, issued, outputs)
-    return np.sort(outputs, axis=2) if len(pipeline.quantiles) > 1 else outputs
+    # A model without bounds has NaN around its median, which sorting would move.
+    is_whole = np.isfinite(outputs).all(axis=2, keepdims=True)
+    return np.where(is_whole, np.sort(outputs, axis=2), outputs)
 
 
 def _univariate(
