@@ -7,10 +7,14 @@ PostgreSQL, and ends all of them with itself. What they serve is ``definitions``
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -19,87 +23,128 @@ import psutil
 import requests
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from resources.gpu_executor import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
 from ts_forecast.db.migrate import upgrade
-from ts_forecast.errors import DatabaseError, TsForecastError
+from ts_forecast.errors import DatabaseError, SettingsError, TsForecastError
 from ts_forecast.settings import Settings, load_settings
 
 _ROOT = Path(__file__).resolve().parents[1]
 _WATCH_SECONDS = 1.0
 _START_SECONDS = 120
 _GRACE_SECONDS = 20
-# A child that keeps dying is not started for ever.
+# A child that dies more often than this is not started again.
 _MOST_RESTARTS = 5
+_RESTART_WINDOW_SECONDS = 600.0
 _log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Child:
+    """A program that is kept running."""
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str]
+    process: "subprocess.Popen[bytes] | None" = None
+    restarts: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_RESTARTS))
+
+    def keep(self) -> bool:
+        """Start it if it does not run; False if it keeps dying."""
+        if self.process is not None:
+            if self.process.poll() is None:
+                return True
+            now = time.monotonic()
+            if len(self.restarts) == _MOST_RESTARTS and (
+                now - self.restarts[0] < _RESTART_WINDOW_SECONDS
+            ):
+                return False
+            self.restarts.append(now)
+            code = self.process.returncode
+            _log.warning("the %s ended with %s; starting it again", self.name, code)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *self.command],
+            cwd=_ROOT,
+            env=self.environment,
+            # A group of its own: a Ctrl-C in the terminal reaches us alone, and we end it.
+            start_new_session=True,
+        )
+        return True
 
 
 def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
     """Serve until a signal comes; the exit code.
 
     The database is migrated first. A webserver or daemon that dies is started again, at most five
-    times each; the embedded PostgreSQL whenever it is gone.
+    times in ten minutes each; the embedded PostgreSQL whenever it is gone.
 
     Raises:
+        SettingsError: the port is taken.
         DatabaseError: the database cannot be opened.
     """
-    environment = _prepare(settings)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # From here on: nothing that a signal interrupts may leave a process behind.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    workspace = ["-w", str(_ROOT / "workspace.yaml")]
-    commands = {
-        "webserver": ["dagster_webserver", "-h", host, "-p", str(port), *workspace],
-        "daemon": ["dagster._daemon", "run", *workspace],
-    }
-    children: dict[str, subprocess.Popen[bytes]] = {}
-    restarts = dict.fromkeys(commands, 0)
+    _check_port(host, port)
+    environment = _prepare(settings)
+    workspace = ("-w", str(_ROOT / "workspace.yaml"))
+    webserver = ("dagster_webserver", "-h", host, "-p", str(port), *workspace)
+    children = [
+        _Child("webserver", webserver, environment),
+        _Child("daemon", ("dagster._daemon", "run", *workspace), environment),
+    ]
     announcer = threading.Thread(
-        target=_announce, args=(f"http://{host}:{port}", stop, console), daemon=True
+        target=_announce, args=(_address(host, port), stop, console), daemon=True
     )
     announcer.start()
     try:
-        while not stop.wait(_WATCH_SECONDS if children else 0):
-            for name, command in commands.items():
-                child = children.get(name)
-                if child is not None and child.poll() is None:
-                    continue
-                if child is not None:
-                    restarts[name] += 1
-                    if restarts[name] > _MOST_RESTARTS:
-                        console.print(f"[red]The {name} keeps dying; see its messages above.[/red]")
-                        return 1
-                    _log.warning("the %s ended with %s; starting it again", name, child.returncode)
-                children[name] = subprocess.Popen(
-                    [sys.executable, "-m", *command],
-                    cwd=_ROOT,
-                    env=environment,
-                    # A group of its own: a Ctrl-C in the terminal reaches us alone, and we end it.
-                    start_new_session=True,
-                )
+        while not stop.is_set():
+            for child in children:
+                if not child.keep():
+                    console.print(
+                        f"The {child.name} keeps dying; see its messages above.", style="red"
+                    )
+                    return 1
             _keep_database(settings)
+            stop.wait(_WATCH_SECONDS)
         return 0
     finally:
-        _end(list(children.values()))
+        stop.set()
+        _end([child.process for child in children if child.process is not None])
 
 
 def _prepare(settings: Settings) -> dict[str, str]:
     """Database migrated, Dagster's home written, pools sized; the children's environment."""
     database = open_database(settings)
-    upgrade(database.engine)
-    environment = os.environ | dagster_environment(settings, database)
-    os.environ.update(environment)
-    prepare_dagster_home(settings, database.dagster_url)
-    with dg.DagsterInstance.get() as instance:
-        ensure_pool_limits(instance, settings)
-    database.engine.dispose()
+    try:
+        upgrade(database.engine)
+        environment = os.environ | dagster_environment(settings, database)
+        os.environ.update(environment)
+        prepare_dagster_home(settings, database.dagster_url)
+        with dg.DagsterInstance.get() as instance:
+            ensure_pool_limits(instance, settings)
+    finally:
+        database.engine.dispose()
     # The code location is loaded from the root of the repository, wherever we were called.
     environment["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(_ROOT), os.environ.get("PYTHONPATH")) if part
     )
     return environment
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            return
+    except OSError as error:
+        raise SettingsError(
+            f"The UI cannot listen on {host}:{port}: {error.strerror}.",
+            remedy="End what listens there, or choose another with --port.",
+        ) from None
 
 
 def _keep_database(settings: Settings) -> None:
@@ -110,6 +155,11 @@ def _keep_database(settings: Settings) -> None:
         open_database(settings).engine.dispose()
     except DatabaseError as error:
         _log.error("%s", error)
+
+
+def _address(host: str, port: int) -> str:
+    """Where a browser on this machine finds it."""
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
 def _announce(address: str, stop: threading.Event, console: Console) -> None:
@@ -123,7 +173,7 @@ def _announce(address: str, stop: threading.Event, console: Console) -> None:
         except requests.RequestException:
             continue
     if not stop.is_set():
-        console.print(f"[red]The UI does not answer at {address}.[/red]")
+        console.print(f"The UI does not answer at {address}.", style="red")
 
 
 def _end(children: list["subprocess.Popen[bytes]"]) -> None:
@@ -156,7 +206,7 @@ def main(
     try:
         code = serve(load_settings(), host=host, port=port, console=console)
     except TsForecastError as error:
-        Console(stderr=True).print(f"[red]{error}[/red]", soft_wrap=True)
+        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
     raise typer.Exit(code)
 

@@ -9,9 +9,17 @@ import typer
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
     from rich.table import Table
 
     from ts_forecast.db.database import Database
+    from ts_forecast.settings import Settings
+
+_QUERY = """\
+SELECT model_name, unique_id, prediction_date, horizon, predicted_value, actual_value
+FROM predictions JOIN models USING (model_id) JOIN experiments e USING (experiment_id)
+WHERE e.experiment_name = 'air_passengers' AND prediction_date >= '1960-10-01'
+ORDER BY prediction_date, unique_id, model_name, horizon;"""
 
 
 def demo(
@@ -30,68 +38,93 @@ def demo(
     from ts_forecast.commands.serving import run_module
     from ts_forecast.db import migrate
     from ts_forecast.db.database import open_database
-    from ts_forecast.operations.demo_data import DEMO_PIPELINE, DEMO_QUARTERS, write_demo_data
+    from ts_forecast.operations.demo_data import (
+        DEMO_PIPELINE,
+        DEMO_QUARTERS,
+        demo_pipelines,
+        write_demo_data,
+    )
     from ts_forecast.settings import load_settings
 
-    console = Console()
-    settings = load_settings()
-    console.print(f"data      {write_demo_data(settings)}")
+    console = Console(highlight=False, soft_wrap=True)
+    settings = load_settings(pipelines_dir=demo_pipelines())
+    pipelines = {"TS_FORECAST_PIPELINES": str(settings.pipelines_dir)}
+    console.print(f"data      {write_demo_data(settings)}", markup=False)
     database = open_database(settings)
     try:
         migrate.upgrade(database.engine)
-        console.print(f"database  {database.address}")
+        console.print(f"database  {database.address}", markup=False)
         first, last = DEMO_QUARTERS
-        code = run_module("assets.materialize", DEMO_PIPELINE, "--from", first, "--to", last)
+        code = run_module(
+            "assets.materialize", DEMO_PIPELINE, "--from", first, "--to", last, **pipelines
+        )
         if code != 0:
             raise typer.Exit(code)
         console.print(_accuracy(database))
     finally:
         database.engine.dispose()
-    _say_where_next(console, database.address, port)
-    if ui and os.environ.get("UI") != "0":
-        raise typer.Exit(run_module("assets.serve", "--port", str(port)))
+    is_served = ui and os.environ.get("UI") != "0"
+    _say_where_next(console, settings, database.address, port, is_served)
+    if is_served:
+        raise typer.Exit(run_module("assets.serve", "--port", str(port), **pipelines))
 
 
 def _accuracy(database: Database) -> Table:
-    """Mean absolute error of each model and quarter, and its skill over all."""
+    """MAE and MASE of each model and quarter, their means, and the skill of the mean MAE."""
     from rich.table import Table
 
     from ts_forecast.db.engine import transaction
     from ts_forecast.evaluation.leaderboard import leaderboard
-    from ts_forecast.operations.demo_data import DEMO_PIPELINE
+    from ts_forecast.operations.demo_data import BASELINE, DEMO_PIPELINE
     from ts_forecast.tracking.experiments import experiment_id
 
     with transaction(database.engine) as session:
-        board: pd.DataFrame = leaderboard(session, experiment_id(session, DEMO_PIPELINE))
-    errors = board.pivot(index="quarter", columns="model", values="mean")
-    table = Table(title="Mean absolute error (thousand passengers)", title_justify="left")
+        experiment = experiment_id(session, DEMO_PIPELINE)
+        boards = {name: leaderboard(session, experiment, metric=name) for name in ("mae", "mase")}
+    maes, mases = (
+        board.pivot(index="quarter", columns="model", values="mean") for board in boards.values()
+    )
+    table = Table(title="Mean absolute error, thousand passengers (and MASE)", title_justify="left")
     table.add_column("quarter")
-    for model in errors.columns:
+    for model in maes.columns:
         table.add_column(model, justify="right")
-    for quarter, row in errors.iterrows():
-        best = row.min()
-        table.add_row(
-            str(quarter), *(f"[bold]{v:.1f}[/bold]" if v == best else f"{v:.1f}" for v in row)
-        )
-    mean = errors.mean()
+    for quarter in maes.index:
+        table.add_row(str(quarter), *_cells(maes.loc[quarter], mases.loc[quarter]))
     table.add_section()
-    table.add_row("mean", *(f"{value:.1f}" for value in mean))
-    if "SeasonalNaive" in mean:
-        skill = 1 - mean / mean["SeasonalNaive"]
-        table.add_row("skill", *(f"{value:+.0%}" for value in skill))
+    table.add_row("mean", *_cells(maes.mean(), mases.mean()))
+    skill = 1 - maes.mean() / maes.mean()[BASELINE]
+    cells = ("" if model == BASELINE else f"{skill[model]:+.0%}" for model in maes.columns)
+    table.add_row(f"skill against {BASELINE}", *cells)
     return table
 
 
-def _say_where_next(console: object, address: str, port: int) -> None:
-    from rich.console import Console
+def _cells(maes: pd.Series[float], mases: pd.Series[float]) -> list[str]:
+    scaled = mases.reindex(maes.index)
+    cells = [f"{mae:.1f} ({mase:.2f})" for mae, mase in zip(maes, scaled, strict=True)]
+    best = int(maes.argmin())
+    cells[best] = f"[bold]{cells[best]}[/bold]"
+    return cells
 
-    assert isinstance(console, Console)
-    console.print(
-        "\n[bold]Where to look next[/bold]\n"
-        f"  the UI           http://127.0.0.1:{port}  →  Assets → air_passengers → predictions\n"
-        f"  the tables       {address}\n"
-        "  the pipeline     pipelines/air_passengers.yaml: copy it for data of your own\n"
-        "  other quarters   ts-forecast materialize air_passengers --from 1957-Q1 --to 1958-Q4\n"
-        "  any file, once   ts-forecast run --data-path data/raw/air_passengers.csv "
-        "--models NHITS --horizons 12"
-    )
+
+def _say_where_next(
+    console: Console, settings: Settings, address: str, port: int, is_served: bool
+) -> None:
+    from rich.text import Text
+
+    psql = address.replace("postgresql+psycopg", "postgresql").replace(":***", "")
+    served = "" if is_served else "  (after `ts-forecast dev`)"
+    ui = f"http://127.0.0.1:{port}/assets/air_passengers/predictions"
+    lines = [
+        f"  the UI           {ui}{served}",
+        f"  the database     {psql}",
+        "                   open it with psql, for example:",
+        *(f"                     {line}" for line in _QUERY.splitlines()),
+        f"  the files        {settings.data_dir / 'processed'}, {settings.model_dir}",
+        f"  the pipeline     {settings.pipelines_dir / 'air_passengers.yaml'}: copy it for your data",
+        "  other quarters   ts-forecast materialize air_passengers --from 1957-Q1 --to 1958-Q4",
+        f"  any file, once   ts-forecast run --data-path {settings.data_dir}/raw/air_passengers.csv "
+        "--models NHITS --horizons 12",
+        "  reading          README.md, docs/pipeline-file.md, docs/configuration.md",
+    ]
+    console.print("\nWhere to look next", style="bold")
+    console.print(Text("\n".join(lines)))

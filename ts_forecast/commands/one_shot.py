@@ -129,13 +129,17 @@ def run(
 
 
 def _accuracy(result: OneShot) -> Table:
+    """The metrics that fit a terminal; those of quantiles are in the file."""
     from rich.table import Table
 
     wide = result.metrics.pivot(index=["horizon", "model"], columns="metric", values="value")
-    wide = wide[list(dict.fromkeys(result.metrics["metric"]))].sort_values(["horizon", "mae"])
+    shown = [name for name in ("mae", "rmse", "smape", "mase", "skill") if name in wide]
+    wide = wide[shown].sort_values(["horizon", "mae"])
     table = Table(title="On the last horizon, which was held out", title_justify="left")
-    for name in ("horizon", "model", *wide.columns):
-        table.add_column(name, justify="left" if name == "model" else "right")
+    table.add_column("horizon", justify="right", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    for name in shown:
+        table.add_column(name, justify="right", no_wrap=True)
     for row in wide.reset_index().itertuples(index=False):
         values = (f"{value:.4g}" if value == value else "" for value in row[2:])
         table.add_row(str(row[0]), str(row[1]), *values)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from typing import Annotated
@@ -31,14 +33,24 @@ def materialize(
     raise typer.Exit(run_module("assets.materialize", *arguments))
 
 
-def run_module(module: str, *arguments: str) -> int:
-    """Run a module of this installation in the foreground; its exit code.
+def run_module(module: str, *arguments: str, **environment: str) -> int:
+    """Run a module of this installation in the foreground; its exit code, 130 if Ctrl-C ended it.
 
-    Ctrl-C reaches the child through the terminal; this process waits for its orderly end.
+    Ctrl-C reaches the child through the terminal; this process waits for its orderly end. A SIGTERM
+    reaches this process alone, and is passed on.
     """
-    child = subprocess.Popen([sys.executable, "-m", module, *arguments])
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], env=os.environ | environment
+    )
+    previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        while True:
+            try:
+                code = child.wait()
+                break
+            except KeyboardInterrupt:
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    # A shell's way to say which signal it was.
+    return code if code >= 0 else 128 - code

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ts_forecast.errors import SettingsError
 from ts_forecast.files import write_whole
 from ts_forecast.settings import Settings
 
 DEMO_PIPELINE = "air_passengers"
 DEMO_QUARTERS = ("1959-Q1", "1960-Q4")
+BASELINE = "SeasonalNaive"
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo_pipelines() -> Path:
+    """The repository's folder of pipeline files, wherever the demo is called from.
+
+    Raises:
+        SettingsError: the package was installed without its repository.
+    """
+    folder = _ROOT / "pipelines"
+    if not (folder / f"{DEMO_PIPELINE}.yaml").is_file():
+        raise SettingsError(
+            f"There is no {folder / DEMO_PIPELINE}.yaml.",
+            remedy="Install ts-forecast from a clone with `pip install -e .`, as `make` does.",
+        )
+    return folder
 
 
 def write_demo_data(settings: Settings) -> Path:

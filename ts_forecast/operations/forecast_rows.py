@@ -74,9 +74,8 @@ def slice_rows(frame: pd.DataFrame, model_id: int, pipeline: Pipeline) -> pa.Tab
         rows["confidence_level"] = np.where(rows["lower_bound"].notna(), level / 100, np.nan)
         values = frame[_quantile_columns(pipeline)].to_numpy()
         is_whole = np.isfinite(values).all(axis=1)
-        rows["quantiles"] = [
-            row if whole else None for row, whole in zip(values, is_whole, strict=True)
-        ]
+        arrays = [row if whole else None for row, whole in zip(values, is_whole, strict=True)]
+        rows["quantiles"] = pd.Series(arrays, dtype=object)
     return pa.Table.from_pandas(rows, schema=PREDICTION_SCHEMA, preserve_index=False)
 
 

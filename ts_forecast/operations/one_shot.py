@@ -220,13 +220,11 @@ def _publish(
                 run.run_id,
                 [
                     MetricRow(
-                        row.metric,
-                        float(row.value),
-                        dataset_type="test",
-                        context="holdout",
-                        model_id=ids[row.model],
+                        metric, value, dataset_type="test", context="holdout", model_id=ids[model]
                     )
-                    for row in metrics.itertuples()
+                    for model, metric, value in zip(
+                        metrics["model"], metrics["metric"], metrics["value"], strict=True
+                    )
                 ],
             )
             supersede(session, experiment, "predict", quarter, keep=run.run_id)
