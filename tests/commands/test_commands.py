@@ -116,7 +116,7 @@ def test_run__any_file__writes_forecasts_metrics_and_rows(
             table: connection.scalar(text(f"SELECT count(*) FROM {table}"))
             for table in ("experiments", "runs", "models", "predictions")
         }
-    assert counts == {"experiments": 2, "runs": 6, "models": 6, "predictions": len(forecasts)}
+    assert counts == {"experiments": 2, "runs": 8, "models": 6, "predictions": len(forecasts)}
 
     second = run(environment, *arguments)
 
