@@ -50,7 +50,7 @@ def check_libraries() -> list[Finding]:
 
 
 def check_torch(settings: Settings) -> list[Finding]:
-    """torch in a process of its own, for it may take this one down; GPUs by NVML beside it."""
+    """Torch in a process of its own, for it may take this one down; GPUs by NVML beside it."""
     probe = subprocess.run(
         [sys.executable, "-c", _TORCH_PROBE],
         capture_output=True,
