@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -53,7 +53,6 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         None, description="A PostgreSQL server; unset: the embedded one under TS_FORECAST_HOME."
     )
-    database_read_url: SecretStr | None = None
     database_pool_size: int = Field(10, ge=1, le=200)
     database_max_overflow: int = Field(20, ge=0, le=500)
     database_pool_timeout: float = Field(30.0, gt=0)
@@ -65,20 +64,13 @@ class Settings(BaseSettings):
         validation_alias="TS_FORECAST_SLOTS",
         description="CPU training slots on this host; unset: one for every core, at most 4.",
     )
-    executor: Literal["local"] = Field("local", validation_alias="TS_FORECAST_EXECUTOR")
     devices: Annotated[tuple[str, ...] | None, NoDecode] = Field(
         None,
         validation_alias="TS_FORECAST_DEVICES",
         description="Comma-separated device identifiers instead of those that NVML finds.",
     )
     max_parallel_runs: int = Field(4, ge=1, le=256)
-    default_backend: Literal["local", "ray"] = "local"
     enable_gpu: bool = True
-    gpu_memory_limit: float = Field(0.8, gt=0, le=1)
-
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
-    log_format: Literal["json", "text"] = "json"
-    enable_file_logging: bool = True
 
     @field_validator("devices", mode="before")
     @classmethod
@@ -87,7 +79,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip()) or None
         return value
 
-    @field_validator("database_url", "database_read_url", mode="before")
+    @field_validator("database_url", mode="before")
     @classmethod
     def _use_psycopg3(cls, value: object) -> object:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
