@@ -6,6 +6,7 @@ PostgreSQL, and ends all of them with itself. What they serve is ``definitions``
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +41,8 @@ _GRACE_SECONDS = 20
 # A child that dies more often than this is not started again.
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_SECONDS = 600.0
+# In the environment of every process that a server started, whoever its parent is by now.
+_MARK = "SERVED_FOR"
 _log = logging.getLogger(__name__)
 
 
@@ -114,7 +118,7 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
         return 0
     finally:
         stop.set()
-        _end([child.process for child in children if child.process is not None])
+        _end([child.process for child in children if child.process is not None], environment[_MARK])
 
 
 def _prepare(settings: Settings) -> dict[str, str]:
@@ -129,6 +133,7 @@ def _prepare(settings: Settings) -> dict[str, str]:
             ensure_pool_limits(instance, settings)
     finally:
         database.engine.dispose()
+    environment[_MARK] = secrets.token_hex(16)
     # The code location is loaded from the root of the repository, wherever we were called.
     environment["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(_ROOT), os.environ.get("PYTHONPATH")) if part
@@ -176,25 +181,34 @@ def _announce(address: str, stop: threading.Event, console: Console) -> None:
         console.print(f"The UI does not answer at {address}.", style="red")
 
 
-def _end(children: list["subprocess.Popen[bytes]"]) -> None:
-    """End the children and all that they started, by PID."""
-    tree: list[psutil.Process] = []
+def _end(children: list["subprocess.Popen[bytes]"], mark: str) -> None:
+    """End the children and all that they started, by PID: orphans of a killed one too."""
+    tree = [process for process in psutil.process_iter() if _is_marked(process, mark)]
+    below = {child.pid for child in children}
     for child in children:
         try:
-            parent = psutil.Process(child.pid)
-            tree += [parent, *parent.children(recursive=True)]
+            below |= {process.pid for process in psutil.Process(child.pid).children(recursive=True)}
         except psutil.NoSuchProcess:
             continue
-    for child in children:
-        if child.poll() is None:
-            child.send_signal(signal.SIGINT)
+        child.send_signal(signal.SIGINT)
+    for process in tree:
+        if process.pid not in below:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
     _, alive = psutil.wait_procs(tree, timeout=_GRACE_SECONDS)
     for process in alive:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(alive, timeout=5)
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        # A step may have started the embedded server again; that outlives whoever starts it.
+        return process.environ().get(_MARK) == mark and process.name() != "postgres"
+    except psutil.Error:
+        # Somebody else's, or gone.
+        return False
 
 
 def main(
