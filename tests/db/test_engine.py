@@ -100,7 +100,7 @@ def test_arrow__round_trip__keeps_nulls_and_arrays(engine: Engine) -> None:
 
     assert read_arrow(engine, "SELECT * FROM shelf ORDER BY n").to_pylist() == rows.to_pylist()
     assert read_arrow(engine, "SELECT n FROM shelf WHERE n = $1", [2]).to_pylist() == [{"n": 2}]
-    replace_rows(engine, "shelf", rows.slice(1))
+    replace_rows(engine, "shelf", rows.slice(1), comment="one row")
     assert read_arrow(engine, "SELECT count(*) AS n FROM shelf").to_pylist() == [{"n": 1}]
 
 
@@ -110,6 +110,6 @@ def test_replace_rows__refused__keeps_the_old_ones(engine: Engine) -> None:
     append_rows(engine, "shelf", pa.table({"n": [1, 2]}))
 
     with pytest.raises(DatabaseError, match="shelf"):
-        replace_rows(engine, "shelf", pa.table({"n": [3, -1]}))
+        replace_rows(engine, "shelf", pa.table({"n": [3, -1]}), comment="refused")
 
     assert read_arrow(engine, "SELECT count(*) AS n FROM shelf").to_pylist() == [{"n": 2}]

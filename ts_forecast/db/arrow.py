@@ -23,16 +23,21 @@ def append_rows(engine: Engine, table: str, data: pa.Table) -> None:
     Raises:
         DatabaseError: PostgreSQL refused a row; none was written.
     """
-    _ingest(engine, table, data, before=None)
+    _ingest(engine, table, data, before=())
 
 
-def replace_rows(engine: Engine, table: str, data: pa.Table) -> None:
-    """Replace all rows of a table in one transaction; commits.
+def replace_rows(engine: Engine, table: str, data: pa.Table, *, comment: str) -> None:
+    """Replace all rows of a table and its comment in one transaction; commits.
 
     Raises:
         DatabaseError: PostgreSQL refused a row; the old ones stand.
     """
-    _ingest(engine, table, data, before=f'DELETE FROM "{table}"')
+    _ingest(
+        engine,
+        table,
+        data,
+        before=[f'DELETE FROM "{table}"', f"""COMMENT ON TABLE "{table}" IS '{comment}'"""],
+    )
 
 
 def read_arrow(engine: Engine, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
@@ -48,14 +53,14 @@ def read_arrow(engine: Engine, query: str, parameters: Sequence[Any] = ()) -> pa
         return result.replace_schema_metadata(None)
 
 
-def _ingest(engine: Engine, table: str, data: pa.Table, *, before: str | None) -> None:
+def _ingest(engine: Engine, table: str, data: pa.Table, *, before: Sequence[str]) -> None:
     import adbc_driver_postgresql.dbapi as adbc
     from adbc_driver_manager import Error
 
     try:
         with adbc.connect(_address(engine)) as connection, connection.cursor() as cursor:
-            if before is not None:
-                cursor.execute(before)
+            for statement in before:
+                cursor.execute(statement)
             if data.num_rows:
                 cursor.adbc_ingest(table, data, mode="append")
             connection.commit()

@@ -16,13 +16,12 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.quarter import current_dataset, load_panel
 from ts_forecast.db.engine import exclusive, transaction
-from ts_forecast.db.partitions import leaf_table
 from ts_forecast.errors import DatabaseError, EvaluationError
 from ts_forecast.evaluation.scoring import ALL, metric_names, score_model, seasonal_scales
 from ts_forecast.evaluation.scoring import horizon_buckets as buckets_of
 from ts_forecast.evaluation.summary import summarize
 from ts_forecast.pipeline import Pipeline
-from ts_forecast.predictions.slice import read_slice
+from ts_forecast.predictions.slice import read_slice, slice_version
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import ArtifactStore, StoredArtifact, record_artifact
 from ts_forecast.settings import Settings
@@ -139,16 +138,12 @@ def scores_are_current(session: Session, pipeline: Pipeline, quarter: Quarter) -
 def _published(
     session: Session, experiment_id: int, pipeline: Pipeline, quarter: Quarter
 ) -> _Slice:
-    comment = session.scalar(
-        text("SELECT obj_description(to_regclass(:leaf), 'pg_class')"),
-        {"leaf": leaf_table(quarter, experiment_id)},
-    )
-    if comment is None:
+    version = slice_version(session, experiment_id, quarter)
+    if version is None:
         raise EvaluationError(
             f"Pipeline {pipeline.name} has no forecasts of {quarter.label}.",
             remedy=f"Materialize {pipeline.name}/predictions for {quarter.key} first.",
         )
-    version = dict(part.split(":", 1) for part in str(comment).split())
     # One index probe for each model of the quarter; DISTINCT would read the whole slice.
     candidates = session.execute(
         select(Model.model_id, Model.model_name)
@@ -167,7 +162,7 @@ def _published(
             _bounds(experiment_id, quarter) | {"model_id": model_id},
         )
     }
-    return _Slice(version["sha256"], int(version["run"]), models)
+    return _Slice(version.content_hash, version.run_id, models)
 
 
 def _has_actuals(session: Session, experiment_id: int, quarter: Quarter) -> bool:

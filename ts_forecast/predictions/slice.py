@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
 
 from ts_forecast.db import partitions
 from ts_forecast.db.arrow import append_rows, read_arrow, replace_rows
@@ -60,6 +61,20 @@ class Published:
     seconds: float
 
 
+@dataclass(frozen=True)
+class SliceVersion:
+    """Which rows a slice holds.
+
+    Attributes:
+        content_hash: SHA-256 of the rows.
+        run_id: the run that published them.
+    """
+
+    content_hash: str
+    rows: int
+    run_id: int
+
+
 def publish_slice(
     engine: Engine, *, experiment_id: int, run_id: int, quarter: Quarter, rows: pa.Table
 ) -> Published:
@@ -81,12 +96,9 @@ def publish_slice(
     leaf = partitions.leaf_table(quarter, experiment_id)
     comment = f"sha256:{content_hash} rows:{rows.num_rows} run:{run_id}"
     with exclusive(engine, "slice", leaf):
-        with engine.begin() as connection:
-            found = connection.scalar(
-                text("SELECT obj_description(to_regclass(:name), 'pg_class')"), {"name": leaf}
-            )
-            is_there = partitions.is_attached(connection, leaf)
-        if is_there and found and found.startswith(f"sha256:{content_hash} "):
+        with Session(engine) as session:
+            standing = slice_version(session, experiment_id, quarter)
+        if standing is not None and standing.content_hash == content_hash:
             return Published(rows.num_rows, False, content_hash, time.monotonic() - begun)
         try:
             _publish(engine, quarter, experiment_id, run_id, leaf, rows, comment)
@@ -98,6 +110,21 @@ def publish_slice(
                 remedy="Readers still see the previous one; materialize predictions again.",
             ) from error
     return Published(rows.num_rows, True, content_hash, time.monotonic() - begun)
+
+
+def slice_version(session: Session, experiment_id: int, quarter: Quarter) -> SliceVersion | None:
+    """Which rows the slice holds now; None if it was never published."""
+    comment = session.scalar(
+        text(
+            "SELECT obj_description(oid, 'pg_class') FROM pg_class "
+            "WHERE oid = to_regclass(:leaf) AND relispartition"
+        ),
+        {"leaf": partitions.leaf_table(quarter, experiment_id)},
+    )
+    if comment is None:
+        return None
+    marks = dict(part.split(":", 1) for part in str(comment).split())
+    return SliceVersion(marks["sha256"], int(marks["rows"]), int(marks["run"]))
 
 
 def read_slice(
@@ -141,9 +168,7 @@ def _publish(
             partitions.validate_leaf(work, offline)
         if not _swap(engine, quarter, experiment_id, leaf, offline, retired):
             # Readers that never let go of the quarter: replace the rows under them.
-            replace_rows(engine, leaf, full)
-            with engine.begin() as work:
-                work.execute(text(f"COMMENT ON TABLE {leaf} IS '{comment}'"))
+            replace_rows(engine, leaf, full, comment=comment)
     finally:
         _clear_orphans(engine, quarter, experiment_id)
 
@@ -206,6 +231,13 @@ def _checked(rows: pa.Table, quarter: Quarter) -> pa.Table:
                 f"Slice {quarter.label}: {name} is {first[name]} for series {first['unique_id']!r} "
                 f"at {first['prediction_date']}, horizon {first['horizon']}."
             )
+    bad = _has_no_number(rows["quantiles"])
+    if bad.any():
+        first = rows.slice(int(np.flatnonzero(bad)[0]), 1).to_pylist()[0]
+        raise PublishError(
+            f"Slice {quarter.label}: quantiles are {first['quantiles']} for series "
+            f"{first['unique_id']!r} at {first['prediction_date']}, horizon {first['horizon']}."
+        )
     lengths = pc.utf8_length(rows["unique_id"])
     if pc.any(pc.or_(pc.equal(lengths, 0), pc.greater(lengths, 255))).as_py():
         raise PublishError(f"Slice {quarter.label}: a unique_id is empty or over 255 characters.")
@@ -232,6 +264,16 @@ def _checked(rows: pa.Table, quarter: Quarter) -> pa.Table:
                 f"{twin['prediction_date']}, horizon {twin['horizon']} stands twice."
             )
     return rows
+
+
+def _has_no_number(lists: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which of the lists hold a null, NaN or an infinity."""
+    lists = lists.combine_chunks()
+    finite = pc.fill_null(pc.is_finite(pc.list_flatten(lists)), False)
+    parents = pc.list_parent_indices(lists).filter(pc.invert(finite))
+    bad = np.zeros(len(lists), dtype=bool)
+    bad[parents.to_numpy()] = True
+    return bad
 
 
 def _content_hash(rows: pa.Table) -> str:
