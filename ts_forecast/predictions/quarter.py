@@ -260,8 +260,8 @@ def _values(pipeline: Pipeline, values: np.ndarray) -> dict[str, pa.Array]:
     )
     return {
         "predicted_value": pa.array(values[:, places[0.5]]),
-        "lower_bound": pa.array(values[:, lower], from_pandas=True),
-        "upper_bound": pa.array(values[:, upper], from_pandas=True),
+        "lower_bound": pa.array(np.where(is_known, values[:, lower], np.nan), from_pandas=True),
+        "upper_bound": pa.array(np.where(is_known, values[:, upper], np.nan), from_pandas=True),
         "confidence_level": pa.array(np.where(is_known, level / 100, np.nan), from_pandas=True),
         "quantiles": pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1))),
     }

@@ -16,6 +16,7 @@ from ts_forecast.datasets.calendar import calendar_values
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.predictions.naive import can_vectorize, naive_forecasts, shortest_history
 from ts_forecast.training.neural import (
     as_dataset,
     model_columns,
@@ -87,18 +88,25 @@ def _windows(
 ) -> npt.NDArray[np.float32]:
     """``y, *names, available_mask`` of each pair's window and horizon, ``[p, length + h, C]``.
 
-    y is 0 over the horizon, as the library has it; historic columns are too.
+    y is 0 over the horizon, as the library has it; historic columns are too. A series that ended
+    before its cutoff (multivariate models read it still) is carried forward, as within a gap: what is
+    known at the cutoff does not tell one from the other.
     """
     horizon = pipeline.horizon
     values = np.zeros((len(part), length + horizon, len(names) + 2), dtype=np.float32)
-    y, mask = panel.windows(part, length, pipeline.missing)
+    last = (panel.first + np.diff(panel.indptr) - 1)[part.series]
+    lag = np.maximum(part.cutoff - last, 0)
+    y, mask = panel.windows(Issued(part.series, part.cutoff - lag), length, pipeline.missing)
+    if lag.any():
+        carried = np.minimum(np.arange(length) + lag[:, None], length - 1)
+        y, mask = (np.take_along_axis(array, carried, axis=1) for array in (y, mask))
     values[:, :length, 0] = y
     values[:, :length, -1] = mask
     values[:, length:, -1] = 1
     if not names:
         return values
     steps = part.cutoff[:, None] + np.arange(1 - length, horizon + 1)[None, :]
-    rows = panel.rows_at(part.series[:, None], steps)
+    rows = panel.rows_at(part.series[:, None], np.minimum(steps, last[:, None]))
     known = rows >= 0
     exogenous = panel.filled_exogenous()
     calendar = pipeline.exogenous.calendar_columns
@@ -111,7 +119,7 @@ def _windows(
         if name in calendar:
             column = waves[steps - span[0], calendar.index(name)]
             # Before a series starts there is nothing, calendar included: the library pads with 0.
-            column = np.where(known | (steps > part.cutoff[:, None]), column, 0.0)
+            column = np.where(known, column, 0.0)
         else:
             column = np.where(known, exogenous[rows, panel.columns.index(name)], 0.0)
             if name not in future:
@@ -125,7 +133,8 @@ def _predict(fitted: FittedModel, dataset: object, horizon: int, groups: int) ->
     model = fitted.model
     quiet_libraries()
     model.set_test_size(horizon)
-    model.valid_batch_size = _BATCH
+    # A multivariate model has to see all series in one batch.
+    model.valid_batch_size = max(_BATCH, groups) if model.MULTIVARIATE else _BATCH
     forecast: FloatArray = model.predict(dataset)
     return forecast.reshape(groups, horizon, -1)
 
@@ -172,16 +181,45 @@ def _statistical(
     fitted: FittedModel, pipeline: Pipeline, panel: Panel, issued: Issued
 ) -> FloatArray:
     model = build_statistical(pipeline, fitted.spec)
-    keeps_parameters = is_fitted_once(model)
     outputs = np.empty((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)))
+    if not can_vectorize(model):
+        return _one_by_one(fitted, pipeline, panel, issued, np.arange(len(issued)), outputs)
+    lengths = issued.cutoff - panel.first[issued.series] + 1
+    # Within a gap a history ends in a carried value, which the common history does not hold.
+    ends = panel.indptr[issued.series] + lengths - 1
+    is_common = (lengths >= shortest_history(model)) & panel.observed[ends]
+    filled = panel.filled(pipeline.missing)
+    places = np.flatnonzero(is_common)
+    bounds = np.flatnonzero(np.diff(issued.series[places], prepend=-1))
+    for part in np.split(places, bounds[1:]) if len(places) else []:
+        begin = filled.indptr[issued.series[part[0]]]
+        history = filled.y[begin : begin + lengths[part].max()]
+        outputs[part] = naive_forecasts(
+            model, history, lengths[part], pipeline.horizon, pipeline.quantiles
+        )
+    return _one_by_one(fitted, pipeline, panel, issued, np.flatnonzero(~is_common), outputs)
+
+
+def _one_by_one(
+    fitted: FittedModel,
+    pipeline: Pipeline,
+    panel: Panel,
+    issued: Issued,
+    places: npt.NDArray[np.int64],
+    outputs: FloatArray,
+) -> FloatArray:
+    """Fill in the forecasts of some pairs, by the library; returns ``outputs``."""
+    model = build_statistical(pipeline, fitted.spec)
+    keeps_parameters = is_fitted_once(model)
     late: dict[str, object] = {}
-    for place, (series, y) in enumerate(panel.histories(issued, pipeline.missing)):
+    some = Issued(issued.series[places], issued.cutoff[places])
+    for place, (series, y) in zip(places, panel.histories(some, pipeline.missing), strict=True):
         unique_id = panel.unique_ids[series]
         parameters = None
         if keeps_parameters:
             parameters = fitted.series.get(unique_id) or late.get(unique_id)
             if parameters is None:
-                # A series that began after the fit: estimated at its first cutoff.
+                # It began after the fit, or had too little to fit: estimated at its first cutoff.
                 parameters = fit_series(pipeline, fitted.spec, {unique_id: y})[unique_id]
                 late[unique_id] = parameters
         try:
@@ -217,5 +255,7 @@ def _refuse_infinite(
             f"Pipeline {pipeline.name}, model {fitted.spec.name}: the forecast of series "
             f"{panel.unique_ids[issued.series[first]]!r} from {at} is not finite "
             f"({int(bad.sum())} of {len(issued)} forecasts).",
-            remedy="Lower learning_rate or set scaler_type, then train the model again.",
+            remedy="Lower learning_rate or set scaler_type, then train the model again."
+            if fitted.spec.kind.is_neural
+            else "Raise `min_history` to what the model needs, or choose a simpler model.",
         )

@@ -1,21 +1,27 @@
 """Two repairs of neuralforecast, applied in one place.
 
 - The order of exogenous columns comes from a ``set``, so that a seed gives another model in every
-  process (``PYTHONHASHSEED``): sorted here.
+  process (``PYTHONHASHSEED``): sorted here, under any version.
 - Every training step copies every window of every series and then uses a few hundred (upstream #783,
   #1357): here only the sampled ones are gathered. Losses and forecasts are identical; tests compare.
+  It rewrites what the library does inside, so it is left out under a version it was not written for.
 
 ``library_versions`` are part of every fingerprint, so a library that mends them changes nothing silently.
 """
 
 from __future__ import annotations
 
+import logging
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+# The versions whose `_create_windows` was read and compared.
+WRITTEN_FOR = "3.3."
 _PATCHED = "_ts_forecast_patched"
+_log = logging.getLogger(__name__)
 
 
 def apply_patches() -> None:
@@ -25,6 +31,7 @@ def apply_patches() -> None:
     if getattr(BaseModel, _PATCHED, False):
         return
     original = BaseModel._create_windows
+    installed = version("neuralforecast")
 
     def create_windows(self: Any, batch: dict[str, Any], step: str) -> Any:
         can_gather = step == "train" and not self.MULTIVARIATE and self.h > 0
@@ -37,7 +44,15 @@ def apply_patches() -> None:
         exogenous = {*self.hist_exog_list, *self.futr_exog_list}
         return sorted((set(temporal_cols.tolist()) & exogenous) - categorical)
 
-    BaseModel._create_windows = create_windows
+    if installed.startswith(WRITTEN_FOR):
+        BaseModel._create_windows = create_windows
+    else:
+        _log.warning(
+            "neuralforecast %s is not %sx: training copies every window, as the library does. "
+            "Compare its _create_windows with training/library_patches.py.",
+            installed,
+            WRITTEN_FOR,
+        )
     BaseModel._get_temporal_exogenous_cols = exogenous_columns
     setattr(BaseModel, _PATCHED, True)
 

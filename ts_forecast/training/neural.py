@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 MASK = "available_mask"
 
+# Their constructors refuse a loss over several quantiles, each with words of its own.
+_POINT_FORECASTS_ONLY = {"DeepAR", "DeepNPTS", "TimeLLM"}
+# TimeLLM fetches its language model by name while it is constructed; the library refuses to save it.
+_UNSAVEABLE = {"TimeLLM"}
+
 
 def build_neural(pipeline: Pipeline, spec: ModelSpec, n_series: int) -> Any:
     """The model object, not yet fitted.
@@ -34,13 +39,15 @@ def build_neural(pipeline: Pipeline, spec: ModelSpec, n_series: int) -> Any:
     window are padded.
 
     Raises:
-        TrainingError: the library refuses the parameters; names pipeline and model.
+        TrainingError: the library refuses the parameters, or the model cannot give quantiles; names
+            pipeline and model.
     """
     import neuralforecast.models as library
     from neuralforecast.losses.pytorch import MAE, MQLoss
 
     quiet_libraries()
     apply_patches()
+    _refuse_unusable(pipeline, spec)
     exogenous = pipeline.exogenous_of(spec)
     quantiles = pipeline.quantiles
     arguments: dict[str, Any] = {
@@ -73,6 +80,23 @@ def build_neural(pipeline: Pipeline, spec: ModelSpec, n_series: int) -> Any:
         ) from error
 
 
+def _refuse_unusable(pipeline: Pipeline, spec: ModelSpec) -> None:
+    where = f"Pipeline {pipeline.name}, model {spec.name}: {spec.model}"
+    if spec.model in _UNSAVEABLE:
+        raise TrainingError(
+            f"{where} cannot be stored by neuralforecast, so no quarter could be forecast with it.",
+            remedy="Choose another model.",
+        )
+    # A recurrent forecast feeds one value back: quantiles are averaged away.
+    is_recurrent = bool(spec.parameters.get("recurrent"))
+    if pipeline.quantiles and (spec.model in _POINT_FORECASTS_ONLY or is_recurrent):
+        what = f"{where}{' with recurrent: true' if is_recurrent else ''}"
+        raise TrainingError(
+            f"{what} gives point forecasts only, and the pipeline asks for `levels`.",
+            remedy="Remove `levels`, or choose a model that is trained on quantiles directly.",
+        )
+
+
 def window_length(model: Any) -> int:
     """Steps of history that one forecast of the model reads."""
     return int(max(model.input_size, getattr(model, "inference_input_size", 0) or 0))
@@ -84,11 +108,23 @@ def model_columns(pipeline: Pipeline, spec: ModelSpec) -> list[str]:
     return [*exogenous.all_future, *exogenous.historic]
 
 
-def fit_dataset(panel: Panel, pipeline: Pipeline, spec: ModelSpec) -> TimeSeriesDataset:
-    """A filled panel as the library's dataset, without a detour through frames."""
+def fit_dataset(
+    panel: Panel,
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    mask: npt.NDArray[np.bool_] | None = None,
+) -> TimeSeriesDataset:
+    """A filled panel as the library's dataset, without a detour through frames.
+
+    Args:
+        mask: rows to learn from; default: all.
+    """
     names = model_columns(pipeline, spec)
-    places = [panel.columns.index(name) for name in names]
-    values = np.column_stack([panel.y, panel.exogenous[:, places], np.ones(panel.n_rows)])
+    values = np.empty((panel.n_rows, len(names) + 2), dtype=np.float32)
+    values[:, 0] = panel.y
+    for place, name in enumerate(names, start=1):
+        values[:, place] = panel.exogenous[:, panel.columns.index(name)]
+    values[:, -1] = 1.0 if mask is None else mask
     return as_dataset(values, names, panel.indptr, static_values(panel, pipeline, spec))
 
 

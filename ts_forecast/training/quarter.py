@@ -28,7 +28,7 @@ from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
 from ts_forecast.training.trainer import FittedModel, fit_model
 
 # Raise it when the same inputs would give another model.
-TRAINING_CODE_VERSION = 1
+TRAINING_CODE_VERSION = 2
 _FOLDER_LENGTH = 16
 
 
@@ -93,6 +93,8 @@ def training_fingerprint(
             "horizon": pipeline.horizon,
             "frequency": pipeline.frequency,
             "season": pipeline.season,
+            # A neural model learns from short series too.
+            "needed_history": None if spec.kind.is_neural else pipeline.needed_history,
             "quantiles": list(pipeline.quantiles),
             "seed": pipeline.seed,
             "data": panel.content_hash(),

@@ -2,7 +2,8 @@
 
 A model with ``forward`` is fitted once on what the quarter's model may see, and then moved forward to
 each cutoff with its parameters fixed. The others have nothing to fit: they are estimated from the
-history at each cutoff, which is what a naive forecast is.
+history at each cutoff, which is what a naive forecast is. The naive ones among them are computed for
+many cutoffs at once by ``predictions.naive``.
 """
 
 from __future__ import annotations
@@ -46,13 +47,17 @@ def build_statistical(pipeline: Pipeline, spec: ModelSpec) -> Any:
 
 def is_fitted_once(model: Any) -> bool:
     """Whether the model keeps its parameters while it moves forward."""
-    return hasattr(model, "forward")
+    return hasattr(model, "forward") and type(model).__name__ not in _FORWARD_FORGETS
 
 
 def fit_series(
     pipeline: Pipeline, spec: ModelSpec, histories: Mapping[str, FloatArray]
 ) -> dict[str, Any]:
     """A fitted object a series; empty for models that have nothing to fit.
+
+    Series with fewer observations than ``pipeline.needed_history`` are left out: none of their cutoffs
+    is issued yet, and an optimizer may fail on a handful of values. They are fitted at the first
+    cutoff from which they are forecast.
 
     Raises:
         TrainingError: a series cannot be fitted; names it.
@@ -61,6 +66,8 @@ def fit_series(
         return {}
     fitted = {}
     for unique_id, y in histories.items():
+        if len(y) < pipeline.needed_history:
+            continue
         try:
             with _numerical_noise_ignored():
                 fitted[unique_id] = build_statistical(pipeline, spec).fit(y)
@@ -79,13 +86,14 @@ def forecast_series(
     """Forecast from the end of a history, ``[horizon, n_outputs]``.
 
     Outputs are the pipeline's quantiles in ascending order, or the mean alone. Intervals are the
-    library's; a model without any gives its mean for every quantile's place only if the pipeline has
-    no levels, else NaN, which the caller stores as no bound.
+    library's. A model that has none without conformal calibration gives NaN around its mean, which the
+    caller stores as no bound: calibrating would cost several fits a cutoff, and a band of width zero
+    would score as if it were meant.
     """
     horizon, quantiles = pipeline.horizon, pipeline.quantiles
     levels = sorted(pipeline.levels)
     arguments: dict[str, Any] = {"h": horizon}
-    if levels and _has_levels(model):
+    if levels and has_levels(model):
         arguments["level"] = levels
     with _numerical_noise_ignored():
         if fitted is not None:
@@ -113,23 +121,31 @@ def _numerical_noise_ignored() -> Iterator[None]:
         yield
 
 
-def _has_levels(model: Any) -> bool:
+def has_levels(model: Any) -> bool:
     """Whether the library gives intervals without conformal calibration."""
-    import inspect
-
-    if "level" not in inspect.signature(model.forecast).parameters:
-        return False
     return type(model).__name__ not in _WITHOUT_LEVELS
 
 
-# These raise when asked for a level without ``prediction_intervals``.
+# Their ``forward`` estimates anew: nothing of a fit is kept.
+_FORWARD_FORGETS = {
+    "ConformalSeasonalPool",
+    "ConstantModel",
+    "Naive",
+    "SeasonalNaive",
+    "ZeroModel",
+}
+
+# These raise when asked for a level without ``prediction_intervals``; ConformalSeasonalPool draws its
+# intervals with a generator that cannot be seeded.
 _WITHOUT_LEVELS = {
     "ADIDA",
+    "AutoMFLES",
     "ConformalSeasonalPool",
     "CrostonClassic",
     "CrostonOptimized",
     "CrostonSBA",
     "IMAPA",
+    "MFLES",
     "SeasonalExponentialSmoothing",
     "SeasonalExponentialSmoothingOptimized",
     "SeasonalWindowAverage",

@@ -7,11 +7,12 @@ import math
 import pickle
 import time
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import ArtifactError, TrainingError
@@ -62,6 +63,7 @@ class FittedModel:
             "name": self.spec.name,
             "unique_ids": self.unique_ids,
             "samples": self.samples,
+            "inference_input_size": getattr(self.model, "inference_input_size", None),
         }
         (folder / _DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
         if self.model is not None:
@@ -90,10 +92,11 @@ def fit_model(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> FittedModel:
         return FittedModel(
             spec, None, series, panel.unique_ids, {}, panel.n_rows, time.monotonic() - begun
         )
+    samples, mask = panel.n_rows, None
     if spec.kind.multivariate:
-        panel = _aligned(panel)
+        panel, mask = _aligned(panel)
     model = build_neural(pipeline, spec, panel.n_series)
-    dataset = fit_dataset(panel, pipeline, spec)
+    dataset = fit_dataset(panel, pipeline, spec, mask)
     val_size = pipeline.horizon if (model.early_stop_patience_steps or 0) > 0 else 0
     try:
         with warnings.catch_warnings():
@@ -117,9 +120,7 @@ def fit_model(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> FittedModel:
                 f"Pipeline {pipeline.name}, model {spec.name}: {name} is not finite at step {bad[0]}.",
                 remedy="Lower learning_rate, set scaler_type, or look for extreme values in y.",
             )
-    return FittedModel(
-        spec, model, {}, panel.unique_ids, curves, panel.n_rows, time.monotonic() - begun
-    )
+    return FittedModel(spec, model, {}, panel.unique_ids, curves, samples, time.monotonic() - begun)
 
 
 def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
@@ -145,6 +146,9 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
         quiet_libraries()
         model = getattr(library, spec.model).load(str(folder / _WEIGHTS), map_location="cpu")
         model.trainer_kwargs["accelerator"] = accelerator()
+        if description["inference_input_size"] is not None:
+            # The library stores it after adding one for recurrent models, and adds one again.
+            model.inference_input_size = description["inference_input_size"]
     elif (folder / _SERIES).exists():
         series = pickle.loads((folder / _SERIES).read_bytes())  # noqa: S301 — hash verified
     return FittedModel(
@@ -172,23 +176,26 @@ def _curve(trajectory: list[Any]) -> list[tuple[int, float]]:
     return [(int(step), float(loss)) for step, loss in trajectory]
 
 
-def _aligned(panel: Panel) -> Panel:
-    """For multivariate models: every series over the same rows, zeros before its start."""
-    first, last = int(panel.first.min()), int(panel.last_observed.max())
-    length = last - first + 1
-    if (np.diff(panel.indptr) == length).all():
-        return panel
-    from dataclasses import replace
+def _aligned(panel: Panel) -> tuple[Panel, npt.NDArray[np.bool_]]:
+    """For multivariate models: every series over the same rows.
 
-    y = np.zeros((panel.n_series, length))
-    exogenous = np.zeros((panel.n_series, length, len(panel.columns)))
-    series = panel.series_of_row
-    y[series, panel.index - first] = panel.y
-    exogenous[series, panel.index - first] = panel.exogenous
-    return replace(
+    Before its start a series is 0; after its end its last value is carried, as forecasting does at a
+    cutoff where it has not been seen for a while. Neither is learnt from.
+
+    Returns:
+        The panel, and which of its rows are the series' own.
+    """
+    first = int(panel.first.min())
+    length = int((panel.first + np.diff(panel.indptr)).max()) - first
+    index = np.arange(length)[None, :] - (panel.first - first)[:, None]
+    own = (index >= 0) & (index < np.diff(panel.indptr)[:, None])
+    rows = panel.indptr[:-1, None] + np.clip(index, 0, np.diff(panel.indptr)[:, None] - 1)
+    began = (index >= 0).reshape(-1)
+    aligned = replace(
         panel,
         first=np.full(panel.n_series, first),
         indptr=np.arange(panel.n_series + 1, dtype=np.int64) * length,
-        y=y.reshape(-1),
-        exogenous=exogenous.reshape(-1, len(panel.columns)),
+        y=np.where(began, panel.y[rows.reshape(-1)], 0.0),
+        exogenous=np.where(began[:, None], panel.exogenous[rows.reshape(-1)], 0.0),
     )
+    return aligned, own.reshape(-1)
