@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
@@ -17,6 +18,9 @@ from ts_forecast.db.engine import create_engine
 from ts_forecast.settings import Settings
 
 _TEMPLATE = "template_ts_forecast"
+# A busy host is no fault of ours: pytest-timeout bounds each test, nothing bounds one example.
+hypothesis.settings.register_profile("ts_forecast", deadline=None)
+hypothesis.settings.load_profile("ts_forecast")
 
 
 @pytest.fixture(scope="session")

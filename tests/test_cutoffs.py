@@ -22,23 +22,22 @@ def test_plan_slice__consecutive_quarters__tile_all_forecasts(
 ) -> None:
     freq, horizon, step = problem
     grid, first = Grid(freq), Quarter(year, number)
-    plans = [plan_slice(grid, first.shift(i), horizon=horizon, step=step) for i in range(4)]
+    plans = [plan_slice(grid, first.shift(i), horizon=horizon, step=step) for i in range(3)]
 
-    seen: set[tuple[int, int]] = set()
+    slices = []
     for plan in plans:
         cutoffs, ahead = plan.pairs()
-        targets = cutoffs + ahead
-        stamps = grid.timestamps(targets)
+        stamps = grid.timestamps(cutoffs + ahead)
         assert ((stamps >= plan.quarter.start) & (stamps < plan.quarter.end)).all()
         assert ((cutoffs + 1) % step == 0).all()
-        pairs = set(zip(cutoffs.tolist(), ahead.tolist(), strict=True))
-        assert len(pairs) == len(cutoffs)
-        assert not pairs & seen
-        seen |= pairs
-    # A cutoff whose horizon lies within the four quarters has all of its steps in them.
-    inside = range(plans[0].first_target, plans[-1].last_target - horizon + 1)
-    for cutoff in (c for c in inside if (c + 1) % step == 0):
-        assert all((cutoff, ahead) in seen for ahead in range(1, horizon + 1))
+        slices.append((cutoffs, ahead))
+    # No forecast stands twice, in one slice or in two.
+    cutoffs, ahead = (np.concatenate(parts) for parts in zip(*slices, strict=True))
+    assert len(np.unique(cutoffs * (horizon + 1) + ahead)) == len(cutoffs)
+    # A cutoff whose horizon lies within the quarters has all of its steps in them.
+    inside = np.arange(plans[0].first_target, plans[-1].last_target - horizon + 1)
+    counts = pd.Series(cutoffs).value_counts().reindex(inside[(inside + 1) % step == 0])
+    assert (counts == horizon).all()
 
 
 @given(PROBLEMS, st.integers(1990, 2040), st.integers(1, 4))
@@ -48,9 +47,32 @@ def test_fit_until__is_before_the_quarter_and_at_or_before_every_cutoff(
     freq, horizon, step = problem
     plan = plan_slice(Grid(freq), Quarter(year, number), horizon=horizon, step=step)
 
-    if len(plan.cutoffs) and step <= horizon:
-        assert plan.fit_until < plan.first_target
-        assert (plan.cutoffs >= plan.fit_until).all()
+    assert plan.fit_until < plan.first_target
+    assert (plan.cutoffs >= plan.fit_until).all()
+
+
+def test_fit_until__first_cutoff_inside_the_quarter__ends_before_the_quarter() -> None:
+    # With a step longer than the horizon no cutoff need lie before the quarter.
+    plan = plan_slice(Grid("D"), Quarter(2018, 1), horizon=1, step=28)
+
+    assert plan.cutoffs[0] >= plan.first_target
+    assert plan.fit_until == plan.first_target - 1
+
+
+@given(PROBLEMS, st.integers(1990, 2040), st.integers(1, 4))
+def test_pairs__every_target__is_reached_by_as_many_cutoffs_as_promised(
+    problem: tuple[str, int, int], year: int, number: int
+) -> None:
+    freq, horizon, step = problem
+    plan = plan_slice(Grid(freq), Quarter(year, number), horizon=horizon, step=step)
+
+    cutoffs, ahead = plan.pairs()
+    reached = np.bincount(
+        cutoffs + ahead - plan.first_target, minlength=plan.last_target - plan.first_target + 1
+    )
+
+    most = -(-horizon // step)
+    assert set(reached.tolist()) <= {most, most - 1}
 
 
 def test_plan_slice__day_ahead_prices__one_midnight_a_day() -> None:

@@ -39,12 +39,14 @@ class SlicePlan:
 
     @property
     def fit_until(self) -> int:
-        """Last grid index that the quarter's model may be fitted on: its first cutoff.
+        """Last grid index that the quarter's model may be fitted on: its first cutoff, if before it.
 
         Where the horizon is longer than the step, forecasts of the quarter's first targets are
         issued before the quarter starts; a model fitted on later data would know their future.
+        Where the step is longer, the first cutoff may lie inside the quarter; the model ends before.
         """
-        return int(self.cutoffs[0]) if len(self.cutoffs) else self.first_target - 1
+        before = self.first_target - 1
+        return min(int(self.cutoffs[0]), before) if len(self.cutoffs) else before
 
     def pairs(self, cutoffs: IntArray | None = None) -> tuple[IntArray, IntArray]:
         """Every (cutoff, step ahead) whose target lies in the quarter, cutoff-major."""
