@@ -206,7 +206,7 @@ def test_webserver__killed_embedded_server__is_started_again(backfilled: Deploym
         process
         for process in psutil.process_iter(["name", "cmdline"])
         if process.info["name"] == "postgres"
-        and str(backfilled.settings.home.name) in " ".join(process.info["cmdline"] or [])
+        and str(backfilled.settings.home) in " ".join(process.info["cmdline"] or [])
     ]
     assert candidates or parent is not None
     for process in candidates:
