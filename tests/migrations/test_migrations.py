@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import OperationalError
 
 from ts_forecast.db import migrate, partitions
 from ts_forecast.db.engine import create_engine, transaction
@@ -47,55 +53,127 @@ ck_params_type uq_run_param_key ck_artifacts_type ck_artifacts_storage ck_artifa
 ck_predictions_horizon ck_predictions_confidence ck_predictions_unique_id ck_predictions_finite
 """.split()
 
+# What the design's tables hold, and the errata's additions.
+COLUMNS = {
+    "experiments": "experiment_id experiment_name experiment_description experiment_type status "
+    "lifecycle_stage created_by created_at updated_at deleted_at tags metadata",
+    "runs": "run_id run_uuid experiment_id parent_run_id run_name run_description run_fingerprint "
+    "status lifecycle_stage start_time end_time execution_duration_seconds source_type source_name "
+    "git_commit_hash git_branch git_repo_url user_id tags metadata created_at updated_at deleted_at "
+    "quarter_start",
+    "models": "model_id model_uuid run_id model_name model_type model_version framework "
+    "framework_version model_config hyperparameters training_dataset_id training_samples "
+    "training_duration_seconds model_size_bytes model_file_path checkpoint_path status tags "
+    "metadata created_at updated_at quarter_start",
+    "model_registry": "registry_id model_id registered_model_name model_version current_stage "
+    "previous_stage stage_transition_at approved_by approved_at approval_notes deployed_at "
+    "deployment_target production_metrics description tags metadata created_at updated_at",
+    "datasets": "dataset_id dataset_uuid dataset_name dataset_description dataset_type file_path "
+    "file_format file_size_bytes file_hash num_rows num_columns num_time_series date_column "
+    "target_column frequency start_date end_date schema_definition column_types "
+    "missing_values_count duplicate_rows_count version parent_dataset_id tags metadata created_at "
+    "updated_at quarter_start",
+    "dataset_features": "feature_id dataset_id feature_name feature_type data_type min_value "
+    "max_value mean_value median_value std_value num_unique_values unique_values missing_count "
+    "missing_percentage feature_role is_target is_exogenous exogenous_type importance_score "
+    "correlation_with_target tags created_at updated_at",
+    "metrics": "metric_id run_id model_id metric_name metric_value metric_step dataset_type "
+    "evaluation_context timestamp metadata",
+    "metric_summaries": "summary_id run_id model_id metric_name dataset_type min_value max_value "
+    "mean_value median_value std_value q1_value q3_value sample_count created_at updated_at "
+    "quarter_start horizon_bucket",
+    "hyperparameters": "hyperparameter_id run_id param_key param_value param_type "
+    "is_hyperparameter param_category created_at",
+    "artifacts": "artifact_id artifact_uuid run_id artifact_name artifact_type artifact_path "
+    "file_size_bytes file_format mime_type file_hash storage_type storage_path description tags "
+    "metadata is_public access_count last_accessed_at created_at updated_at",
+    "predictions": "prediction_id experiment_id run_id model_id prediction_date unique_id horizon "
+    "predicted_value actual_value lower_bound upper_bound confidence_level quantiles metadata "
+    "created_at",
+}
+# Of a kind that a name alone does not show: unique, partial, GIN, descending, two columns.
+DEFINITIONS = {
+    "idx_runs_unique_fingerprint": "CREATE UNIQUE INDEX idx_runs_unique_fingerprint ON public.runs "
+    "USING btree (experiment_id, run_fingerprint) WHERE (deleted_at IS NULL)",
+    "idx_experiments_tags": "ON public.experiments USING gin (tags)",
+    "idx_models_config": "ON public.models USING gin (model_config)",
+    "idx_runs_parent_run": "(parent_run_id) WHERE (parent_run_id IS NOT NULL)",
+    "idx_runs_composite": "(experiment_id, status, start_time DESC)",
+    "idx_metrics_composite": "(run_id, metric_name, dataset_type, metric_step)",
+    "idx_predictions_composite": "(unique_id, prediction_date DESC, horizon)",
+    "pk_predictions": "(experiment_id, model_id, unique_id, prediction_date, horizon)",
+    "uq_summary_run_metric": "(run_id, model_id, metric_name, dataset_type, horizon_bucket) "
+    "NULLS NOT DISTINCT",
+}
+TOUCHED = sorted(table for table, columns in COLUMNS.items() if "updated_at" in columns.split())
+
 
 @pytest.fixture(params=["embedded 18", "Debian's 15"])
 def empty(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An empty database on either server."""
     if request.param == "embedded 18":
-        url = request.getfixturevalue("empty_database_url")
-        engine = create_engine(url)
+        engine = create_engine(request.getfixturevalue("empty_database_url"))
         yield engine
         engine.dispose()
         return
+    server: Engine = request.getfixturevalue("debian_server")
+    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS empty"))
+        connection.execute(text("CREATE DATABASE empty TEMPLATE template0"))
+    engine = create_engine(server.url.set(database="empty").render_as_string(hide_password=False))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def debian_server() -> Iterator[Engine]:
+    """A throwaway server of the distribution's PostgreSQL, on a unix socket only."""
     if not (DEBIAN / "initdb").exists():
         pytest.skip("no PostgreSQL 15 on this machine (Debian: postgresql-15)")
-    yield from _debian_server()
-
-
-def _debian_server() -> Iterator[Engine]:
+    # A socket's path must stay short.
     folder = Path(tempfile.mkdtemp(prefix="pg15-", dir="/tmp"))
-    as_user: dict[str, object] = {}
-    if shutil.which("id") and subprocess.check_output(["id", "-u"]).strip() == b"0":
+    as_user: dict[str, Any] = {}
+    if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         shutil.chown(folder, nobody.pw_uid)
         as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     data = folder / "data"
     subprocess.run(
-        [DEBIAN / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"],
+        [DEBIAN / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"],
         check=True,
         capture_output=True,
         cwd=folder,
-        **as_user,  # type: ignore[call-overload]
+        **as_user,
     )
     server = subprocess.Popen(
-        [DEBIAN / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses="],
+        [DEBIAN / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-F"],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        **as_user,  # type: ignore[call-overload]
+        **as_user,
     )
     engine = create_engine(f"postgresql+psycopg://postgres@/postgres?host={folder}")
     try:
-        for _ in range(100):
-            if (folder / ".s.PGSQL.5432").exists():
-                break
-            subprocess.run(["sleep", "0.1"], check=True)
+        _wait_for(engine)
         yield engine
     finally:
         engine.dispose()
-        server.terminate()
+        server.send_signal(signal.SIGINT)
         server.wait(timeout=20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(engine: Engine) -> None:
+    # The socket is there before the server takes connections.
+    for attempt in itertools.count():
+        try:
+            engine.connect().close()
+        except OperationalError:
+            if attempt == 300:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def test_upgrade__down_and_up_again__equals_the_tables(empty: Engine) -> None:
@@ -115,7 +193,16 @@ def test_schema__every_name_of_the_design__is_there(empty: Engine) -> None:
     migrate.upgrade(empty)
 
     with empty.connect() as connection:
-        indexes = set(connection.scalars(text("SELECT indexname FROM pg_indexes")))
+        found = connection.execute(text("SELECT indexname, indexdef FROM pg_indexes"))
+        definitions = {name: definition for name, definition in found}
+        columns: dict[str, set[str]] = {}
+        for table, column in connection.execute(
+            text(
+                "SELECT table_name, column_name FROM information_schema.columns "
+                "WHERE table_schema = 'public'"
+            )
+        ):
+            columns.setdefault(table, set()).add(column)
         constraints = set(connection.scalars(text("SELECT conname FROM pg_constraint")))
         comments = set(
             connection.scalars(
@@ -125,21 +212,47 @@ def test_schema__every_name_of_the_design__is_there(empty: Engine) -> None:
                 )
             )
         )
-    assert set(INDEXES) <= indexes
+    lacking = {t: set(names.split()) - columns[t] for t, names in COLUMNS.items()}
+    assert {table: names for table, names in lacking.items() if names} == {}
+    assert set(INDEXES) <= definitions.keys()
+    for index, definition in DEFINITIONS.items():
+        assert definition in definitions[index]
     assert set(CONSTRAINTS) <= constraints
-    assert set(Base.metadata.tables) <= comments
+    assert set(COLUMNS) <= comments
+    assert set(Base.metadata.tables) == set(COLUMNS)
 
 
-def test_downgrade__with_partitions_and_orphans__leaves_nothing(empty: Engine) -> None:
+def test_downgrade__with_slices_and_orphans__leaves_nothing(empty: Engine) -> None:
     migrate.upgrade(empty)
+    quarter = Quarter(2025, 1)
+    leaf = partitions.leaf_table(quarter, 1)
     with empty.begin() as connection:
-        partitions.ensure_quarter(connection, Quarter(2025, 1))
-        orphan = f"{partitions.leaf_table(Quarter(2025, 1), 7)}_n0123abcd"
-        partitions.create_detached_leaf(connection, orphan)
+        _insert_owners(connection)
+        partitions.ensure_quarter(connection, quarter)
+        for name in (f"{leaf}_n0123abcd", f"{leaf}_o0123abcd", leaf):
+            partitions.create_detached_leaf(connection, name)
+        connection.execute(
+            text(
+                f"INSERT INTO {leaf} (experiment_id, run_id, model_id, prediction_date, unique_id, "
+                "horizon, predicted_value) VALUES (1, 1, 1, '2025-02-01', 'a', 1, 2.5)"
+            )
+        )
+        partitions.finish_leaf(connection, leaf, quarter, 1, "sha256:x rows:1 run:1")
+        partitions.attach_leaf(connection, quarter, leaf, 1)
+        assert connection.scalar(text("SELECT predicted_value FROM predictions")) == 2.5
 
     migrate.downgrade(empty, "base")
 
     assert inspect(empty).get_table_names() == ["alembic_version"]
+    with empty.connect() as connection:
+        left = connection.scalars(
+            text(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+                "AND relname NOT LIKE 'alembic%' UNION ALL "
+                "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+            )
+        )
+        assert list(left) == []
 
 
 def test_autogenerate__with_partitions__proposes_nothing(empty: Engine) -> None:
@@ -153,13 +266,43 @@ def test_autogenerate__with_partitions__proposes_nothing(empty: Engine) -> None:
 
 
 def test_updated_at__on_update__moves(engine: Engine) -> None:
-    with transaction(engine) as session:
-        session.execute(text("INSERT INTO experiments (experiment_name) VALUES ('shop')"))
-    with transaction(engine) as session:
-        session.execute(text("UPDATE experiments SET experiment_description = 'x'"))
-        moved = session.scalar(text("SELECT updated_at > created_at FROM experiments"))
+    with engine.begin() as connection:
+        _insert_owners(connection)
+        connection.execute(text("UPDATE experiments SET updated_at = '2020-01-01'"))
+        moved = connection.scalar(text("SELECT updated_at = now() FROM experiments"))
+        triggers = connection.scalars(
+            text("SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE '%updated_at'")
+        )
+        assert sorted(triggers) == TOUCHED
 
+    # Not even a value that was given stands.
     assert moved
+
+
+def test_experiments__deleted__takes_all_that_hangs_on_it(engine: Engine) -> None:
+    with engine.begin() as connection:
+        _insert_owners(connection)
+        connection.execute(
+            text(
+                "INSERT INTO metrics (run_id, model_id, metric_name, metric_value) VALUES (1,1,'mae',1)"
+            )
+        )
+        connection.execute(text("DELETE FROM experiments"))
+        left = connection.scalar(
+            text("SELECT (SELECT count(*) FROM models) + (SELECT count(*) FROM metrics)")
+        )
+
+    assert left == 0
+
+
+def _insert_owners(connection: Connection) -> None:
+    for statement in (
+        "INSERT INTO experiments (experiment_name) VALUES ('shop')",
+        "INSERT INTO runs (experiment_id, run_name, run_fingerprint) VALUES (1, 'r', 'f')",
+        "INSERT INTO models (run_id, model_name, model_type, framework, model_config, "
+        "model_file_path) VALUES (1, 'm', 'MLP', 'neuralforecast', '{}', 'x')",
+    ):
+        connection.execute(text(statement))
 
 
 @pytest.mark.parametrize(
