@@ -108,6 +108,9 @@ def predict_from(
         pytest.param({"model": "DLinear", "parameters": TINY, "exogenous": []}, id="DLinear"),
         pytest.param({"model": "LSTM", "parameters": TINY}, id="LSTM"),
         pytest.param(
+            {"model": "GRU", "parameters": {**TINY, "inference_input_size": 30}}, id="GRU"
+        ),
+        pytest.param(
             {
                 "model": "PatchTST",
                 "parameters": {**TINY, "hidden_size": 16, "n_heads": 2, "encoder_layers": 1},
@@ -225,3 +228,88 @@ def test_forecast_pairs__multivariate_with_a_stranger__refuses() -> None:
 
     with pytest.raises(PredictionError, match="series 'late' was not there"):
         forecast_pairs(fitted, pipe, panel, Issued(series, plan.cutoffs[-1:]))
+
+
+def test_forecast_pairs__multivariate__many_series__are_one_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More series than a batch holds: split, the model would see a part of them as all."""
+    from ts_forecast.predictions import rolling
+
+    frame, static = history()
+    frame = frame[frame["unique_id"] != "late"]
+    pipe = pipeline({"model": "TSMixerx", "parameters": TINY})
+    panel = Panel.from_frame(frame, pipe, static)
+    plan = pipe.slice_plan(QUARTER)
+    fitted = fit_model(pipe, pipe.models[0], panel.until(plan.fit_until).filled("error"))
+    issued = panel.issued(plan, pipe)
+    before = forecast_pairs(fitted, pipe, panel, issued)
+
+    monkeypatch.setattr(rolling, "_BATCH", 1)
+
+    np.testing.assert_array_equal(before, forecast_pairs(fitted, pipe, panel, issued))
+
+
+def test_forecast_pairs__in_chunks__the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ts_forecast.predictions import rolling
+
+    frame, static = history()
+    pipe = pipeline({"model": "NHITS", "parameters": TINY})
+    panel = Panel.from_frame(frame, pipe, static)
+    plan = pipe.slice_plan(QUARTER)
+    fitted = fit_model(pipe, pipe.models[0], panel.until(plan.fit_until).filled("error"))
+    issued = panel.issued(plan, pipe)
+    before = forecast_pairs(fitted, pipe, panel, issued)
+
+    monkeypatch.setattr(rolling, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(rolling, "_BATCH", 7)
+
+    np.testing.assert_allclose(before, forecast_pairs(fitted, pipe, panel, issued), rtol=1e-5)
+
+
+def test_forecast_pairs__multivariate_after_a_series_ended__as_within_a_gap() -> None:
+    """At the cutoff nobody knows whether a series has ended: its later values must not tell."""
+    frame, static = history()
+    frame = frame[frame["unique_id"] != "late"]
+    pipe = pipeline({"model": "TSMixer", "parameters": TINY, "exogenous": []}, missing="ffill")
+    whole = Panel.from_frame(frame, pipe, static)
+    plan = pipe.slice_plan(QUARTER)
+    fitted = fit_model(pipe, pipe.models[0], whole.until(plan.fit_until).filled("error"))
+    cutoff = plan.cutoffs[-2:-1]
+    at = whole.grid.timestamps(cutoff)[0]
+    known = (frame["unique_id"] != "b") | (frame["ds"] <= at - pd.Timedelta("5D"))
+    first = Issued(np.array([0]), cutoff)
+
+    ended, in_gap, no_gap = (
+        forecast_pairs(fitted, pipe, Panel.from_frame(part, pipe, static), first)
+        for part in (frame[known], frame[known | (frame["ds"] > at)], frame)
+    )
+
+    np.testing.assert_array_equal(ended, in_gap)
+    assert not np.array_equal(ended, no_gap)
+
+
+@pytest.mark.parametrize("name", ["Naive", "HistoricAverage", "AutoETS"])
+def test_forecast_pairs__no_levels__one_output(name: str) -> None:
+    frame, static = history()
+    pipe = pipeline({"model": name}, levels=[])
+    panel = Panel.from_frame(frame, pipe, static)
+    plan = pipe.slice_plan(QUARTER)
+    fitted = fit_model(pipe, pipe.models[0], panel.until(plan.fit_until).filled("error"))
+    issued = panel.issued(plan, pipe)
+
+    outputs = forecast_pairs(fitted, pipe, panel, issued)
+
+    assert outputs.shape == (len(issued), 14, 1)
+    assert np.isfinite(outputs).all()
+
+
+def test_forecast_pairs__history_too_short_for_the_model__names_the_remedy() -> None:
+    frame, static = history()
+    pipe = pipeline({"model": "SeasonalNaive", "parameters": {"season_length": 365}})
+    panel = Panel.from_frame(frame, pipe, static)
+    plan = pipe.slice_plan(QUARTER)
+    fitted = fit_model(pipe, pipe.models[0], panel.until(plan.fit_until).filled("error"))
+
+    with pytest.raises(PredictionError, match=r"series 'late' from 2015-.*Raise `min_history`"):
+        forecast_pairs(fitted, pipe, panel, panel.issued(plan, pipe))

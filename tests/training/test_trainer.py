@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,31 +76,44 @@ print(json.dumps([weights, fitted.curves["train_loss"]]))
 """
 
 
-def fit_elsewhere(*, hash_seed: str, plain: bool = False) -> list[Any]:
-    answer = subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(repository=str(REPOSITORY), plain=plain)],
-        env=os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        check=True,
-    )
-    return json.loads(answer.stdout.strip().splitlines()[-1])
+@pytest.fixture(scope="module")
+def fits() -> dict[str, Any]:
+    """The sum of weights and the losses of one fit, in three processes side by side."""
+    variants = {"ours": ("1", False), "other seed": ("2", False), "library": ("1", True)}
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-c", SCRIPT.format(repository=str(REPOSITORY), plain=plain)],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        for name, (hash_seed, plain) in variants.items()
+    }
+    answers = {}
+    for name, process in processes.items():
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        answers[name] = json.loads(output.strip().splitlines()[-1])
+    return answers
 
 
-def test_fit_model__other_hash_seeds__same_weights() -> None:
+def test_fit_model__other_hash_seed__same_losses_and_weights(fits: dict[str, Any]) -> None:
     """The library orders exogenous columns by a set; we do not."""
-    assert fit_elsewhere(hash_seed="1") == fit_elsewhere(hash_seed="2")
+    assert fits["ours"] == fits["other seed"]
 
 
-def test_fit_model__gathered_windows__same_losses_and_weights_as_the_library() -> None:
-    ours, theirs = fit_elsewhere(hash_seed="0"), fit_elsewhere(hash_seed="0", plain=True)
+def test_fit_model__gathered_windows__same_losses_and_weights_as_the_library(
+    fits: dict[str, Any],
+) -> None:
+    assert fits["ours"] == fits["library"]
 
-    assert ours[1] == theirs[1]
-    assert ours[0] == pytest.approx(theirs[0], abs=0)
+
+LSTM = {"model": "LSTM", "parameters": {"max_steps": 3, "input_size": 14, "recurrent": True}}
 
 
-@pytest.mark.parametrize("model", [NHITS, "AutoETS", "SeasonalNaive"])
+@pytest.mark.parametrize("model", [NHITS, LSTM, "AutoETS", "SeasonalNaive"])
 def test_save__and_load__forecasts_the_same(model: Any, tmp_path: Path) -> None:
     from ts_forecast.predictions.rolling import forecast_pairs
     from ts_forecast.quarters import Quarter
@@ -160,6 +174,99 @@ def test_fit_model__loss_not_finite__names_the_step() -> None:
 
     with pytest.raises(TrainingError, match=r"train_loss is not finite at step|fit failed"):
         fit_model(pipe, pipe.models[0], panel(pipe))
+
+
+@pytest.mark.parametrize("name", ["DeepAR", "DeepNPTS"])
+def test_fit_model__levels_with_a_model_of_points__says_so(name: str) -> None:
+    pipe = pipeline({"model": name, "exogenous": []}, levels=[80])
+
+    with pytest.raises(TrainingError, match=rf"model {name}: {name} gives point forecasts only"):
+        fit_model(pipe, pipe.models[0], panel(pipe))
+
+
+def test_fit_model__levels_with_recurrent_forecasts__says_so() -> None:
+    pipe = pipeline(LSTM, levels=[80])
+
+    with pytest.raises(TrainingError, match="LSTM with recurrent: true gives point forecasts only"):
+        fit_model(pipe, pipe.models[0], panel(pipe))
+
+
+def test_fit_model__early_stopping__validates_on_the_last_horizon() -> None:
+    stopping = {"early_stop_patience_steps": 2, "val_check_steps": 2}
+    pipe = pipeline({"model": "NHITS", "parameters": NHITS["parameters"] | stopping})
+
+    curves = fit_model(pipe, pipe.models[0], panel(pipe)).curves
+
+    assert [step for step, _ in curves["valid_loss"]] == [2, 4, 6]
+    assert len(curves["train_loss"]) == 6
+
+
+def test_fit_model__series_with_a_handful_of_values__waits_for_its_first_cutoff() -> None:
+    """An optimizer fails on three values; the series is not forecast before it has a season."""
+    pipe = pipeline({"model": "AutoETS"}, exogenous={})
+    data = panel(pipe)
+    short = Panel.from_frame(
+        pd.concat(
+            [
+                data.to_frame().astype({"unique_id": str}),
+                pd.DataFrame(
+                    {"unique_id": "new", "ds": data.ds.max() - pd.to_timedelta([2, 1, 0], "D")}
+                ).assign(y=1.0),
+            ]
+        ),
+        pipe,
+    )
+
+    fitted = fit_model(pipe, pipe.models[0], short)
+
+    assert set(fitted.series) == {"a", "b", "c"}
+
+
+def test_fit_model__naive__stores_nothing_a_series() -> None:
+    pipe = pipeline("SeasonalNaive")
+
+    assert fit_model(pipe, pipe.models[0], panel(pipe)).series == {}
+
+
+def test_aligned__series_of_different_lengths__padding_is_no_observation() -> None:
+    from ts_forecast.training.trainer import _aligned
+
+    pipe = pipeline({"model": "TSMixer", "exogenous": []})
+    data = panel(pipe)
+    late = data.first.copy()
+    late[1] += 25  # One starts later than the others, and two end earlier.
+    shifted = replace(data, first=late)
+
+    aligned, own = _aligned(shifted)
+
+    lengths = np.diff(data.indptr)
+    y, own = aligned.y.reshape(3, -1), own.reshape(3, -1)
+    assert own.sum(axis=1).tolist() == lengths.tolist()
+    for series in range(3):
+        np.testing.assert_array_equal(y[series][own[series]], data.y[data.series_of_row == series])
+    assert (y[1, :25] == 0).all()
+    assert (y[2, lengths[2] :] == y[2, lengths[2] - 1]).all()
+
+
+def test_apply_patches__another_library_version__keeps_the_order_and_says_what_is_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from neuralforecast.common._base_model import BaseModel
+
+    from ts_forecast.training import library_patches
+
+    library_patches.apply_patches()
+    windows, columns = BaseModel._create_windows, BaseModel._get_temporal_exogenous_cols
+    monkeypatch.setattr(BaseModel, "_create_windows", windows)
+    monkeypatch.setattr(BaseModel, "_get_temporal_exogenous_cols", columns)
+    monkeypatch.setattr(BaseModel, library_patches._PATCHED, False)
+    monkeypatch.setattr(library_patches, "version", lambda name: "3.4.0")
+
+    library_patches.apply_patches()
+
+    assert BaseModel._create_windows is windows
+    assert BaseModel._get_temporal_exogenous_cols is not columns
+    assert "neuralforecast 3.4.0 is not 3.3.x" in caplog.text
 
 
 def test_fit_model__series_shorter_than_a_window__is_padded() -> None:
