@@ -36,8 +36,9 @@ def compare_default(
 
 def migrate(connection: Connection) -> None:
     """Run the migrations on a connection, in one transaction."""
-    connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
+    # Waiting for another process's migrations may take long; waiting for a table's lock must not.
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": lock_key("migrations")})
+    connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
     try:
         _partitions.clear()
         rows = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition"))
@@ -54,6 +55,8 @@ def migrate(connection: Connection) -> None:
             context.run_migrations()
     finally:
         connection.rollback()
+        # The connection goes back to a pool whose next user may have to wait for longer.
+        connection.execute(text("RESET lock_timeout"))
         connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": lock_key("migrations")})
         connection.commit()
 

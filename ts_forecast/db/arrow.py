@@ -71,4 +71,7 @@ def _ingest(engine: Engine, table: str, data: pa.Table, *, before: Sequence[str]
 
 
 def _address(engine: Engine) -> str:
-    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    rendered = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    # SQLAlchemy writes a space of the query as +, which libpq takes for a plus.
+    head, separator, query = rendered.partition("?")
+    return f"{head}{separator}{query.replace('+', '%20')}"

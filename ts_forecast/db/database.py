@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from ts_forecast.db.embedded import start_embedded
 from ts_forecast.db.engine import create_engine
@@ -45,7 +45,7 @@ def open_database(settings: Settings, *, application_name: str = "ts-forecast") 
     """Open the database of the settings, starting the embedded server if that is the one.
 
     Raises:
-        DatabaseError: no server answers; says which was tried.
+        DatabaseError: no server answers, or it may not be written to; says which was tried.
     """
     given = settings.database_url
     url = given.get_secret_value() if given is not None else start_embedded(settings)
@@ -59,6 +59,13 @@ def open_database(settings: Settings, *, application_name: str = "ts-forecast") 
         raise DatabaseError(
             f"The database at {database.address} does not answer: {_first_line(error)}.",
             remedy="Check DATABASE_URL, or unset it to use the embedded server.",
+        ) from error
+    except DBAPIError as error:
+        engine.dispose()
+        raise DatabaseError(
+            f"The database at {database.address} refuses the schema {DAGSTER_SCHEMA}: "
+            f"{_first_line(error)}.",
+            remedy=f"Have its owner run: CREATE SCHEMA {DAGSTER_SCHEMA} AUTHORIZATION <your role>;",
         ) from error
     return database
 
@@ -75,9 +82,11 @@ def _ensure_dagster_schema(connection: Connection) -> None:
 
 def _dagster_url(url: str) -> str:
     parsed = make_url(url).set(drivername="postgresql+psycopg2")
-    query = {**parsed.query, "options": f"-csearch_path={DAGSTER_SCHEMA}"}
-    return parsed.set(query=query).render_as_string(hide_password=False)
+    # The last search_path counts.
+    options = [*parsed.normalized_query.get("options", ()), f"-csearch_path={DAGSTER_SCHEMA}"]
+    complete = parsed.update_query_dict({"options": " ".join(options)})
+    return complete.render_as_string(hide_password=False)
 
 
-def _first_line(error: OperationalError) -> str:
+def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0]

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Engine, make_url, text
 from sqlalchemy.orm import Session
 
 from ts_forecast.settings import Settings
 
 _RECYCLE_SECONDS = 3600
+_CONNECT_SECONDS = 10
+_UTC = "-c timezone=UTC"
 
 
 def create_engine(
@@ -24,23 +26,35 @@ def create_engine(
 ) -> Engine:
     """An engine on psycopg 3 whose sessions speak UTC.
 
+    Its ``url`` holds all that a connection needs, for clients that connect by themselves (``arrow``).
+
     Args:
+        url: its own ``options`` and ``connect_timeout`` stand.
         settings: pool sizes; the defaults of the class where None.
     """
     pool = settings or Settings.model_construct()
     return sa.create_engine(
-        url,
+        _complete(make_url(url), application_name),
         pool_size=pool.database_pool_size,
         max_overflow=pool.database_max_overflow,
         pool_timeout=pool.database_pool_timeout,
         pool_recycle=_RECYCLE_SECONDS,
         pool_pre_ping=True,
         echo=pool.database_echo,
-        connect_args={
+    )
+
+
+def _complete(url: URL, application_name: str) -> URL:
+    given = url.normalized_query
+    options = [*given.get("options", ())]
+    if not any(_UTC in option for option in options):
+        options.append(_UTC)
+    return url.update_query_dict(
+        {
             "application_name": application_name,
-            "connect_timeout": 10,
-            "options": "-c timezone=UTC",
-        },
+            "connect_timeout": given.get("connect_timeout", [str(_CONNECT_SECONDS)])[0],
+            "options": " ".join(options),
+        }
     )
 
 

@@ -16,6 +16,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from ts_forecast.errors import DatabaseError
 
@@ -35,7 +36,8 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the schema up to a revision; a schema that is there already is left alone.
 
     Raises:
-        DatabaseError: the revision is unknown.
+        DatabaseError: the revision is unknown, or PostgreSQL refused; the schema stands as it did
+            before the step that failed.
     """
     if revision == "head" and current(engine) == head():
         return
@@ -43,7 +45,11 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
 
 
 def downgrade(engine: Engine, revision: str) -> None:
-    """Take the schema back to a revision (``base``: no tables). What they held is lost."""
+    """Take the schema back to a revision (``base``: no tables). What they held is lost.
+
+    Raises:
+        DatabaseError: as ``upgrade``.
+    """
     _run(engine, lambda config: command.downgrade(config, revision))
 
 
@@ -74,11 +80,18 @@ def check_revision(engine: Engine) -> None:
         DatabaseError: it is older, newer or absent.
     """
     found, wanted = current(engine), head()
-    if found != wanted:
+    if found == wanted:
+        return
+    known = {step.revision for step in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if found is not None and found not in known:
         raise DatabaseError(
-            f"The database's schema is at revision {found or 'none'}, this version needs {wanted}.",
-            remedy="Run `ts-forecast db upgrade`.",
+            f"The database's schema is at revision {found}, which this version does not know.",
+            remedy=f"Install the version of ts-forecast that made it; this one ends at {wanted}.",
         )
+    raise DatabaseError(
+        f"The database's schema is at revision {found or 'none'}, this version needs {wanted}.",
+        remedy="Run `ts-forecast db upgrade`.",
+    )
 
 
 def _config() -> Config:
@@ -101,4 +114,10 @@ def _run(engine: Engine, action: Callable[[Config], None]) -> None:
     except CommandError as error:
         raise DatabaseError(
             f"Alembic refused: {error}.", remedy="See `ts-forecast db history`."
+        ) from error
+    except DBAPIError as error:
+        reason = " ".join(str(error.orig).split())
+        raise DatabaseError(
+            f"PostgreSQL refused the migration: {reason}.",
+            remedy="If a lock timed out, end long transactions (pg_stat_activity) and try again.",
         ) from error
