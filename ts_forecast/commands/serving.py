@@ -42,6 +42,7 @@ def run_module(module: str, *arguments: str, **environment: str) -> int:
     child = subprocess.Popen(
         [sys.executable, "-m", module, *arguments], env=os.environ | environment
     )
+    was_interrupted = False
     previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
         while True:
@@ -49,8 +50,11 @@ def run_module(module: str, *arguments: str, **environment: str) -> int:
                 code = child.wait()
                 break
             except KeyboardInterrupt:
-                continue
+                was_interrupted = True
     finally:
         signal.signal(signal.SIGTERM, previous)
+    if was_interrupted and code != 0:
+        # Dagster calls the interrupted step failed, and ends with 1.
+        return 128 + signal.SIGINT
     # A shell's way to say which signal it was.
     return code if code >= 0 else 128 - code

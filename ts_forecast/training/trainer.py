@@ -102,6 +102,11 @@ def fit_model(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> FittedModel:
         with warnings.catch_warnings():
             quiet_libraries()
             model.fit(dataset, val_size=val_size)
+    except SystemExit as end:
+        # Lightning makes an exit with code 1 of a Ctrl-C.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     except Exception as error:  # noqa: BLE001 — Lightning and torch raise all kinds
         raise TrainingError(
             f"Pipeline {pipeline.name}, model {spec.name}: the fit failed on {panel.n_series} series "
