@@ -9,7 +9,8 @@ from assets.metadata import numbers, table, table_schema
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import forecast_plot
 from assets.step import StepConfig, asset_attributes, for_each_quarter
-from assets.training import GPU_POOL, ingest_window
+from assets.training import ingest_window
+from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from ts_forecast.evaluation.leaderboard import rank_series
 from ts_forecast.pipeline import Pipeline

@@ -8,15 +8,13 @@ from assets.metadata import numbers
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import loss_plot
 from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
+from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
 from ts_forecast.db.engine import transaction
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.training.quarter import loss_curves, train_quarter
-
-# The executor gives every step of this pool one device or one CPU slot.
-GPU_POOL = "gpu"
 
 
 def build_trained_models(pipeline: Pipeline) -> list[dg.AssetsDefinition]:

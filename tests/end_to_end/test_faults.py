@@ -237,6 +237,45 @@ def test_forecast_quarter__database_killed__readers_see_no_part(shop: Shop, atte
     assert readers.seen == {shop.rows}
 
 
+def test_materialize__run_killed__the_next_one_completes_it(shop: Shop) -> None:
+    """The whole Dagster run, with its fork servers and steps: nobody is left, and nothing is half."""
+    shop.write(-500.0)
+    places = {
+        "TS_FORECAST_HOME": shop.settings.home,
+        "TS_FORECAST_PIPELINES": shop.settings.pipelines_dir,
+        "DATA_DIR": shop.settings.data_dir,
+        "MODEL_DIR": shop.settings.model_dir,
+        "OUTPUT_DIR": shop.settings.output_dir,
+        "LOG_DIR": shop.settings.log_dir,
+    }
+    command = [sys.executable, "-m", "assets.materialize", "shop"]
+    command += ["--from", QUARTER.label, "--to", QUARTER.label]
+
+    log = shop.file.with_name("materialize.log")
+
+    def materialize() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                env=os.environ | {name: str(place) for name, place in places.items()},
+                stdout=output,
+                stderr=output,
+            )
+
+    with Readers(shop.url) as readers:
+        run = materialize()
+        _wait_for_run(shop, 120)
+        children = psutil.Process(run.pid).children(recursive=True)
+        run.kill()
+        run.wait()
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert alive == []
+        assert materialize().wait(timeout=200) == 0, log.read_text()[-3000:]
+        assert shop.again() == shop.rows
+    assert readers.seen == {shop.rows}
+
+
 def test_forecast_quarter__files_of_a_model_gone__is_one_clear_error(shop: Shop) -> None:
     database = open_database(shop.settings)
     try:

@@ -143,7 +143,7 @@ def test_write_directory__killed_writer_is_cleaned_up_by_the_next(store: Artifac
     # While it lives, its draft is left alone.
     assert artifacts.remove_drafts(folder) == []
     writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    writer.communicate()
     assert len(drafts(store)) == 1 and not (store.root / TARGET).exists()
 
     stored = store.write_directory(TARGET, fill)

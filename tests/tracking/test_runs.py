@@ -188,7 +188,7 @@ def test_tracked_run__killed_process_is_found_by_the_next_attempt(
     assert worker.stdout.readline() == "asks\n"
     assert worker.stdout.readline().startswith("computes")
     worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    worker.communicate()
     assert states(engine) == [("running", "active", True)]
 
     begun = time.monotonic()
