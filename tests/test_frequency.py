@@ -30,9 +30,42 @@ def test_index__of_date_range__counts_its_steps(freq: str, start: object) -> Non
     assert not grid.on_grid(later).any()
 
 
+@pytest.mark.parametrize("freq", FREQUENCIES)
+@given(index=st.lists(st.integers(-800, 800), min_size=1, max_size=20))
+def test_timestamps__any_index__is_inverted_by_index(freq: str, index: list[int]) -> None:
+    grid, wanted = Grid(freq), np.array(index)
+
+    moments = grid.timestamps(wanted)
+
+    assert (grid.index(moments) == wanted).all()
+    assert grid.on_grid(moments).all()
+
+
+@pytest.mark.parametrize("freq", FREQUENCIES)
+@given(start=st.datetimes(pd.Timestamp("1930-01-01"), pd.Timestamp("2100-01-01")))
+def test_first_from__any_moment__is_the_next_point_at_or_after(freq: str, start: object) -> None:
+    grid, moment = Grid(freq), pd.Timestamp(start)
+
+    first = grid.first_from(moment)
+
+    before, at = grid.timestamps(np.array([first - 1, first]))
+    assert before < moment <= at
+
+
 @pytest.mark.parametrize(
     ("freq", "season"),
-    [("h", 24), ("15min", 96), ("D", 7), ("B", 5), ("W", 52), ("ME", 12), ("QS", 4)],
+    [
+        ("h", 24),
+        ("15min", 96),
+        ("D", 7),
+        ("24h", 7),
+        ("1440min", 7),
+        ("48h", 7),
+        ("B", 5),
+        ("W", 52),
+        ("ME", 12),
+        ("QS", 4),
+    ],
 )
 def test_season_length__is_what_people_expect(freq: str, season: int) -> None:
     assert Grid(freq).season_length == season

@@ -38,16 +38,6 @@ def test_load_pipeline__minimal__has_the_documented_defaults(tmp_path: Path) -> 
     assert pipeline.quantiles == ()
 
 
-def test_quantiles__levels__are_ascending_with_the_median(tmp_path: Path) -> None:
-    assert load_pipeline(write(tmp_path, levels=[80, 95])).quantiles == (
-        0.025,
-        0.1,
-        0.5,
-        0.9,
-        0.975,
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "pattern"),
     [
@@ -55,8 +45,37 @@ def test_quantiles__levels__are_ascending_with_the_median(tmp_path: Path) -> Non
         ({"frequency": "YS"}, r"frequency: found 'YS'.*W-MON"),
         ({"horizon": 0}, r"horizon: found 0, .*greater than or equal to 1"),
         ({"horizon": "soon"}, r"horizon: found 'soon'"),
-        ({"horizn": 3}, r"horizn: unknown key"),
-        ({"source": {"files": "x", "colour": 1}}, r"source\.colour: unknown key"),
+        ({"horizn": 3}, r"horizn: unknown key, allowed: .*horizon"),
+        ({"source": {"files": "x", "colour": 1}}, r"source\.colour: unknown key, allowed: .*wide"),
+        (
+            {"source": {"files": "x", "wide": {"ids": "a"}}},
+            r"source\.wide\.ids: unknown key, allowed: exogenous, ignore, target\.",
+        ),
+        (
+            {"models": [{"model": "NHITS", "steps": 3}]},
+            r"models\.0\.steps: unknown key, allowed: exogenous, model, name, parameters\.",
+        ),
+        ({"models": "NHITS"}, r"models: found 'NHITS', a list is wanted"),
+        ({"models": []}, r"models: found \[\]"),
+        ({"source": "x.csv"}, r"source: found 'x\.csv', keys and values are wanted"),
+        ({"source": {"files": []}}, r"source\.files: found \[\], a path or glob is wanted"),
+        ({"source": {"files": ""}}, r"source\.files: found '', a path or glob is wanted"),
+        ({"source": {"files": ["a", 3]}}, r"source\.files: found .*a path or glob is wanted"),
+        ({"source": {"files": "x", "encoding": "utf-9"}}, r"encoding: found 'utf-9'.*utf-8"),
+        ({"source": {"files": "x", "encoding": "base64"}}, r"encoding: found 'base64'.*utf-8"),
+        ({"source": {"files": "x", "format": "xls"}}, r"format: found 'xls'.*feather"),
+        ({"metrics": []}, r"metrics: found \[\]"),
+        ({"metrics": ["mad"]}, r"metrics\.0: found 'mad'.*'mae'"),
+        ({"start": "0202-01-01"}, r"start: found '0202-01-01'.*1700 to 2200"),
+        ({"end": "3000-01-01"}, r"end: found '3000-01-01'.*1700 to 2200"),
+        ({"horizon": -1}, r"horizon: found -1, .*greater than or equal to 1"),
+        ({"horizon": 1.5}, r"horizon: found 1\.5"),
+        ({"step": -1}, r"step: found -1"),
+        ({"window_quarters": 0}, r"window_quarters: found 0"),
+        (
+            {"models": ["Autoformer"], "exogenous": {"historic": ["price"]}},
+            r"Autoformer cannot take historic exogenous columns \(price\)",
+        ),
         ({"start": None}, r"start: this key is required"),
         ({"end": "2021-01-01"}, r"end 2021-01-01 lies before start 2022-01-01"),
         ({"missing": "guess"}, r"missing: found 'guess'.*interpolate"),
@@ -91,11 +110,35 @@ def test_load_pipeline__wrong__one_error_names_file_and_key(
     with pytest.raises(PipelineError, match=pattern) as caught:
         load_pipeline(path)
 
-    assert "shop.yaml" in str(caught.value)
+    assert str(caught.value).count("shop.yaml") == 1
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("text", ["horizon: [", "- 1\n- 2", "", "horizon: 1\nhorizon: 2"])
+def test_load_pipeline__several_wrong_keys__all_in_one_error(tmp_path: Path) -> None:
+    path = write(tmp_path, horizon=0, frequency="YS", models=[None], colour=1)
+
+    with pytest.raises(PipelineError) as caught:
+        load_pipeline(path)
+
+    problems = caught.value.problem.split("; ")
+    assert len(problems) == 4
+    for key in ("horizon: ", "frequency: ", "models.0: ", "colour: "):
+        assert sum(key in problem for problem in problems) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "horizon: [",
+        "- 1\n- 2",
+        "",
+        "horizon: 1\nhorizon: 2",
+        "horizon: {{ horizon }}",
+        "? [1, 2]\n: 3",
+        "source: {files: a, files: b}",
+        "\x00",
+    ],
+)
 def test_load_pipeline__no_mapping__says_so(text: str, tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(text, encoding="utf-8")
@@ -104,34 +147,40 @@ def test_load_pipeline__no_mapping__says_so(text: str, tmp_path: Path) -> None:
         load_pipeline(path)
 
 
+def test_load_pipeline__not_utf8__says_so(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_bytes("description: Käse".encode("latin-1"))
+
+    with pytest.raises(PipelineError, match=r"shop\.yaml cannot be read"):
+        load_pipeline(path)
+
+
+def test_load_pipeline__merged_keys__are_yaml_and_may_be_overridden(tmp_path: Path) -> None:
+    path = write(tmp_path, models=None)
+    path.write_text(
+        path.read_text()
+        + "models:\n- &base {model: NHITS, parameters: {max_steps: 5}}\n- {<<: *base, name: Second}\n"
+    )
+
+    pipeline = load_pipeline(path)
+
+    assert [model.name for model in pipeline.models] == ["NHITS", "Second"]
+    assert pipeline.models[0].parameters == pipeline.models[1].parameters == {"max_steps": 5}
+
+
+def test_load_pipelines__editors_drafts__are_left_alone(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / ".#shop.yaml").write_text("horizon: [")
+
+    assert list(load_pipelines(tmp_path)) == ["shop"]
+
+
 def test_load_pipelines__two_files_of_one_name__refuses(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "shop.yml").write_text(yaml.safe_dump(RIGHT), encoding="utf-8")
 
     with pytest.raises(PipelineError, match="another file declares"):
         load_pipelines(tmp_path)
-
-
-def test_window__near_the_start__is_cut_off(tmp_path: Path) -> None:
-    from ts_forecast.quarters import Quarter
-
-    pipeline = load_pipeline(write(tmp_path, window_quarters=8))
-
-    assert pipeline.window(Quarter(2022, 1)) == ()
-    assert [q.label for q in pipeline.window(Quarter(2022, 3))] == ["2022-Q1", "2022-Q2"]
-    assert len(pipeline.window(Quarter(2030, 1))) == 8
-
-
-def test_exogenous_of__chosen_calendar_wave__brings_its_feature(tmp_path: Path) -> None:
-    path = write(
-        tmp_path,
-        exogenous={"future": ["promotion"], "calendar": ["weekday", "month"]},
-        models=[{"model": "NHITS", "exogenous": ["weekday_sin"]}, "SeasonalNaive"],
-    )
-    pipeline = load_pipeline(path)
-
-    assert pipeline.exogenous_of(pipeline.models[0]).all_future == ("weekday_sin", "weekday_cos")
-    assert pipeline.exogenous_of(pipeline.models[1]).all_future == ()
 
 
 def test_json_schema__every_shipped_pipeline__has_only_its_keys() -> None:

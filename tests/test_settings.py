@@ -44,7 +44,7 @@ def test_load_settings__typo_in_env_file__is_refused(elsewhere: Path) -> None:
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["DATABASE_ULR", "TS_FORECAST_HOEM"])
+@pytest.mark.parametrize("name", ["DATABASE_ULR", "TS_FORECAST_HOEM", "database_ulr"])
 def test_load_settings__typo_in_the_environment__is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +52,44 @@ def test_load_settings__typo_in_the_environment__is_refused(
 
     with pytest.raises(SettingsError, match=f"Unknown environment variable {name}"):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["TS_FORECAST_SLOTS", "TS_FORECAST_DEVICES", "DATABASE_URL"])
+def test_load_settings__blank__is_not_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As `${TS_FORECAST_SLOTS:-}` in a compose file leaves it.
+    monkeypatch.setenv(name, "")
+
+    settings = load_settings()
+
+    assert (settings.slots, settings.devices, settings.database_url) == (None, None, None)
+
+
+def test_load_settings__env_file_not_utf8__says_so(elsewhere: Path) -> None:
+    (elsewhere / ".env").write_bytes(b"DATA_DIR=\xff\xfe\n")
+
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        load_settings()
+
+
+def test_load_settings__several_wrong__names_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TS_FORECAST_SLOTS", "many")
+    monkeypatch.setenv("MAX_PARALLEL_RUNS", "0")
+
+    with pytest.raises(SettingsError, match=r"(?s)SLOTS.*MAX_PARALLEL_RUNS") as caught:
+        load_settings()
+
+    assert caught.value.exit_code == 2
+
+
+def test_settings__read__cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().slots = 3  # type: ignore[misc]
+
+
+def test_devices__comma_separated__are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TS_FORECAST_DEVICES", " 0, GPU-1 ,")
+
+    assert load_settings().devices == ("0", "GPU-1")
 
 
 def test_settings__password__shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,10 +102,21 @@ def test_settings__password__shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> N
     assert settings.database_url.get_secret_value() == "postgresql+psycopg://user:s3cret@host/db"
 
 
-def test_load_settings__wrong_url__does_not_print_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATABASE_URL", "mysql://user:s3cret@host/db")
+@pytest.mark.parametrize(
+    ("url", "pattern"),
+    [
+        ("mysql://user:s3cret@host/db", "must start with postgresql"),
+        ("user:s3cret@host/db", "must start with postgresql"),
+        ("postgresql://user:s3cret@host:port/db", "must have the form postgresql://"),
+        ("postgresql://user@host:s3cret", "must have the form postgresql://"),
+    ],
+)
+def test_load_settings__wrong_url__does_not_print_it(
+    url: str, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
 
-    with pytest.raises(SettingsError, match="must start with postgresql") as caught:
+    with pytest.raises(SettingsError, match=pattern) as caught:
         load_settings()
 
     assert "s3cret" not in str(caught.value)

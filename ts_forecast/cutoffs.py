@@ -72,7 +72,9 @@ def plan_slice(
     last_target = grid.first_from(pd.Timestamp(quarter.end)) - 1
     if end is not None:
         last_target = min(last_target, int(grid.index(pd.DatetimeIndex([end]))[0]))
-    issued = np.arange(first_target - horizon, last_target, dtype=np.int64)
+    # A quarter after the pipeline's end has no target, thus no cutoff that reaches one.
+    first_issued = first_target - horizon if first_target <= last_target else last_target
+    issued = np.arange(first_issued, last_target, dtype=np.int64)
     return SlicePlan(
         quarter=quarter,
         horizon=horizon,

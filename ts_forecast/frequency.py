@@ -20,7 +20,7 @@ from ts_forecast.errors import TsForecastError
 
 IntArray = npt.NDArray[np.int64]
 
-# The steps of one season, by the frequency's base unit; days for anything finer.
+# The steps of one season, by the frequency's unit; fixed lengths below a day have a day's.
 _SEASONS = {"W": 52, "M": 12, "Q": 4, "B": 5, "D": 7}
 _ALLOWED = "min, h, D, B, W-MON…W-SUN, MS, ME, QS or QE, with a count where it is a fixed length (15min, 2h)"
 
@@ -80,8 +80,9 @@ class Grid:
     @cached_property
     def season_length(self) -> int:
         """Steps of the shortest season that people expect: a day below daily, else a week, a year."""
-        if self._fixed_ns is not None and self._fixed_ns < pd.Timedelta(days=1).value:
-            return max(1, int(pd.Timedelta(days=1).value // self._fixed_ns))
+        if self._fixed_ns is not None:
+            day = int(pd.Timedelta(days=1).value)
+            return day // self._fixed_ns if self._fixed_ns < day else _SEASONS["D"]
         return _SEASONS[self._unit.rstrip("SE") or self._unit]
 
     def index(self, timestamps: pd.DatetimeIndex) -> IntArray:

@@ -1,124 +1,36 @@
 """The pipeline file: one forecasting problem, declared in ``pipelines/<name>.yaml``.
 
-Its schema and what can be judged from the file alone. Reading the file and turning problems into
-one message is ``pipeline_file``; what needs the source's columns is judged by ``datasets``.
+Its schema and what can be judged from the file alone. The part about source files is
+``pipeline_source``. Reading the file and turning problems into one message is ``pipeline_file``;
+what needs the source's columns is judged by ``datasets``.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
 from ts_forecast.model_catalogue import ModelKind, catalogue
-from ts_forecast.quarters import Quarter, quarter_range
+from ts_forecast.pipeline_source import FileFormat as FileFormat
+from ts_forecast.pipeline_source import Source, Strict
+from ts_forecast.quarters import YEARS, Quarter, quarter_range
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
 _RESERVED_COLUMNS = {"unique_id", "ds", "y"}
-FileFormat = Literal["csv", "parquet", "json", "feather"]
 CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
 Missing = Literal["error", "interpolate", "ffill"]
 Metric = Literal["mae", "mse", "rmse", "mape", "smape", "mase", "rmsse", "bias"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StaticSource(_Strict):
-    """A second file with one row a series."""
-
-    files: str = Field(description="Path or glob of the static file, relative to DATA_DIR.")
-    id_column: str = "unique_id"
-    format: FileFormat | None = Field(None, description="Default: by the file name's ending.")
-
-
-class WideLayout(_Strict):
-    """A file with one column a series: how its column names are read."""
-
-    target: str = Field(
-        "{unique_id}",
-        description="Pattern of the target columns, e.g. 'QTY_{unique_id}'. '{unique_id}' alone "
-        "takes every column but the time column and those of `exogenous` and `ignore`.",
-    )
-    exogenous: dict[str, str] = Field(
-        default_factory=dict,
-        description="Column per series for an exogenous name, e.g. {promo: 'PROMO_{unique_id}'}.",
-    )
-    ignore: tuple[str, ...] = Field((), description="Columns that are no series.")
-
-    @field_validator("target")
-    @classmethod
-    def _names_the_series(cls, value: str) -> str:
-        return _check_pattern(value)
-
-    @field_validator("exogenous")
-    @classmethod
-    def _each_names_the_series(cls, value: dict[str, str]) -> dict[str, str]:
-        return {name: _check_pattern(pattern) for name, pattern in value.items()}
-
-
-def _check_pattern(value: str) -> str:
-    if value.count("{unique_id}") != 1:
-        raise ValueError("it must hold {unique_id} exactly once")
-    return value
-
-
-class Source(_Strict):
-    """Where the history lies and what its columns are called."""
-
-    files: str | tuple[str, ...] = Field(
-        description="Paths or globs, relative to DATA_DIR; a later file name restates earlier rows."
-    )
-    format: FileFormat | None = Field(None, description="Default: by the file name's ending.")
-    encoding: str = Field("utf-8", description="Of CSV and JSON files.")
-    delimiter: str = Field(",", min_length=1, max_length=1, description="Of CSV files.")
-    time_column: str = "ds"
-    time_format: str | None = Field(
-        None, description="strptime format of the time column; default: ISO 8601."
-    )
-    id_column: str | None = Field("unique_id", description="null: the file holds one series.")
-    series_name: str | None = Field(
-        None,
-        description="unique_id of the one series where id_column is null; default: the pipeline.",
-    )
-    target_column: str = "y"
-    wide: WideLayout | None = Field(None, description="Set for files with one column a series.")
-    static: StaticSource | None = None
-    as_of: str | None = Field(
-        None,
-        description="Regular expression with one group over the file name, giving the date (ISO) up "
-        "to which the file claims to hold observations; later observations are refused. Default: "
-        "the file's modification time.",
-    )
-
-    @field_validator("as_of")
-    @classmethod
-    def _is_a_pattern(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                groups = re.compile(value).groups
-            except re.error as error:
-                raise ValueError(f"it is not a regular expression: {error}") from None
-            if groups != 1:
-                raise ValueError(f"it must have exactly one group, it has {groups}")
-        return value
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """``files`` as a tuple."""
-        return (self.files,) if isinstance(self.files, str) else self.files
-
-
-class Exogenous(_Strict):
+class Exogenous(Strict):
     """Exogenous columns by what is known of them at a cutoff."""
 
     future: tuple[str, ...] = Field((), description="Known ahead over the whole horizon.")
@@ -144,7 +56,7 @@ class Exogenous(_Strict):
         return (*self.future, *self.historic)
 
 
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """One model of a pipeline."""
 
     model: str = Field(description="Class name in neuralforecast or statsforecast, e.g. NHITS.")
@@ -187,7 +99,7 @@ class ModelSpec(_Strict):
         return catalogue()[self.model]
 
 
-class Pipeline(_Strict):
+class Pipeline(Strict):
     """A forecasting problem. One ``experiments`` row.
 
     Invariants:
@@ -200,7 +112,9 @@ class Pipeline(_Strict):
     source: Source
     frequency: str
     horizon: int = Field(ge=1, le=100_000)
-    step: int = Field(0, ge=0, description="Steps between cutoffs; default: the horizon.")
+    step: int = Field(
+        0, ge=0, validate_default=True, description="Steps between cutoffs; default: the horizon."
+    )
     start: date
     end: date | None = Field(None, description="Last day of the history, where it has one.")
     window_quarters: int = Field(8, ge=1, le=400, description="Quarters that a model is fitted on.")
@@ -217,7 +131,7 @@ class Pipeline(_Strict):
     levels: tuple[Annotated[int, Field(ge=1, le=99)], ...] = Field(
         (), description="Prediction intervals in percent; the first fills lower_bound, upper_bound."
     )
-    metrics: tuple[Metric, ...] = ("mae", "rmse", "smape", "mase")
+    metrics: tuple[Metric, ...] = Field(("mae", "rmse", "smape", "mase"), min_length=1)
     seed: int = Field(1, ge=0, le=2**31 - 1)
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
 
@@ -237,12 +151,17 @@ class Pipeline(_Strict):
             raise ValueError(f"it names one twice: {list(value)}")
         return value
 
-    @model_validator(mode="before")
+    @field_validator("step")
     @classmethod
-    def _defaults_from_others(cls, data: Any) -> Any:
-        if isinstance(data, dict) and not data.get("step") and isinstance(data.get("horizon"), int):
-            data = {**data, "step": data["horizon"]}
-        return data
+    def _defaults_to_the_horizon(cls, value: int, info: ValidationInfo) -> int:
+        return value or int(info.data.get("horizon", 0))
+
+    @field_validator("start", "end")
+    @classmethod
+    def _is_a_year_of_timestamps(cls, value: date | None) -> date | None:
+        if value is not None and value.year not in YEARS:
+            raise ValueError(f"it must lie in the years {YEARS[0]} to {YEARS[-1]}")
+        return value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Pipeline:
@@ -254,6 +173,13 @@ class Pipeline(_Strict):
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"baseline: no model is called {self.baseline!r}; allowed: {names}")
         columns = [*self.exogenous.all_future, *self.exogenous.historic, *self.exogenous.static]
+        source = self.source
+        # The target among its own inputs, known ahead, would be the worst of leaks.
+        own = {source.time_column, source.id_column, source.target_column}
+        if taken := sorted((set(columns) - _RESERVED_COLUMNS) & own):
+            raise ValueError(
+                f"exogenous: {', '.join(taken)} is the source's id, time or target column already"
+            )
         wrong = sorted({c for c in columns if columns.count(c) > 1 or c in _RESERVED_COLUMNS})
         if wrong:
             raise ValueError(f"exogenous: {', '.join(wrong)} stands twice or is a reserved name")
@@ -267,9 +193,10 @@ class Pipeline(_Strict):
         if model.exogenous is None and not model.kind.is_neural:
             return  # Baselines use the target alone.
         given = self.exogenous_of(model)
-        named = {*given.all_future, *given.historic, *given.static}
+        named = {*given.all_future, *given.historic, *given.static, *given.calendar}
         if unknown := sorted(set(model.exogenous or ()) - named):
-            known = [*self.exogenous.all_future, *self.exogenous.historic, *self.exogenous.static]
+            own = self.exogenous
+            known = [*own.future, *own.calendar, *own.historic, *own.static]
             raise ValueError(
                 f"models.{model.name}.exogenous: {', '.join(unknown)} is not an exogenous column of "
                 f"this pipeline; allowed: {known}"

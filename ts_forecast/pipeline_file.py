@@ -18,6 +18,12 @@ from ts_forecast.errors import PipelineError
 from ts_forecast.pipeline import Pipeline
 
 _SUFFIXES = (".yaml", ".yml")
+_MERGE = "tag:yaml.org,2002:merge"
+_WANTED = {
+    "tuple_type": "a list is wanted",
+    "dict_type": "keys and values are wanted",
+    "model_type": "keys and values are wanted",
+}
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -26,6 +32,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
+                continue  # YAML's own rules: the first is refused below, the second may be overridden.
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -72,23 +80,47 @@ def parse_pipeline(content: dict[str, Any], *, origin: str) -> Pipeline:
     try:
         return Pipeline.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(_describe(item) for item in error.errors())
+        problems = "; ".join(_describe(item) for item in _first_causes(error.errors()))
         raise PipelineError(
             f"{origin}: {problems}.",
             remedy="The keys are described in docs/pipeline-file.md.",
         ) from None
 
 
+def _first_causes(items: list[Any]) -> list[Any]:
+    """Without lists that are too short only because one of their items is wrong."""
+    wheres = [item["loc"] for item in items]
+    return [
+        item
+        for item in items
+        if item["type"] != "too_short"
+        or not any(w[: len(item["loc"])] == item["loc"] and w != item["loc"] for w in wheres)
+    ]
+
+
 def _describe(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
+        return f"{where}: unknown key, allowed: {', '.join(_siblings(item['loc']))}"
     if item["type"] == "missing":
         return f"{where}: this key is required"
     if not where or isinstance(item["input"], dict):
         return f"{where}: {message}" if where else message
+    message = _WANTED.get(item["type"], message)
     return f"{where}: found {item['input']!r}, {message[:1].lower()}{message[1:]}"
+
+
+def _siblings(where: tuple[str | int, ...]) -> list[str]:
+    """The keys that the schema allows where an unknown one stood."""
+    schema = Pipeline.model_json_schema()
+    node = schema
+    for part in where[:-1]:
+        node = node["items"] if isinstance(part, int) else node["properties"][part]
+        node = next((option for option in node.get("anyOf", ()) if "$ref" in option), node)
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return sorted(node["properties"])
 
 
 def load_pipelines(directory: Path) -> dict[str, Pipeline]:
@@ -99,7 +131,8 @@ def load_pipelines(directory: Path) -> dict[str, Pipeline]:
     """
     pipelines: dict[str, Pipeline] = {}
     for path in sorted(directory.glob("*")):
-        if path.suffix not in _SUFFIXES:
+        # Hidden ones are drafts and locks of editors.
+        if path.suffix not in _SUFFIXES or path.name.startswith("."):
             continue
         pipeline = load_pipeline(path)
         if pipeline.name in pipelines:

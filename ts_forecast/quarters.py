@@ -14,6 +14,8 @@ from datetime import date, datetime
 from ts_forecast.errors import TsForecastError
 
 _LABEL = re.compile(r"^(\d{4})-?[Qq]([1-4])$")
+# Timestamps in nanoseconds reach from 1677 to 2262; windows and horizons need room on both sides.
+YEARS = range(1700, 2201)
 
 
 @dataclass(frozen=True, order=True)
@@ -40,20 +42,30 @@ class Quarter:
         """A key (``2025-04-01``) or a label (``2025-Q2``).
 
         Raises:
-            TsForecastError: the text is neither.
+            TsForecastError: the text is neither, or its year is not one of ``YEARS``.
         """
-        if match := _LABEL.match(text.strip()):
-            return cls(int(match[1]), int(match[2]))
-        try:
-            day = date.fromisoformat(text.strip())
-        except ValueError:
-            day = None
-        if day is None or day.day != 1 or day.month % 3 != 1:
+        found = cls._read(text.strip())
+        if found is None:
             raise TsForecastError(
                 f"{text!r} is not a quarter.",
                 remedy="Write a label such as 2025-Q2 or its first day, 2025-04-01.",
             )
-        return cls.of(day)
+        if found.year not in YEARS:
+            raise TsForecastError(
+                f"{text!r} lies outside of the years {YEARS[0]} to {YEARS[-1]}.",
+                remedy="Write a quarter of these years.",
+            )
+        return found
+
+    @classmethod
+    def _read(cls, text: str) -> Quarter | None:
+        if match := _LABEL.match(text):
+            return cls(int(match[1]), int(match[2]))
+        try:
+            day = date.fromisoformat(text)
+        except ValueError:
+            return None
+        return cls.of(day) if day.day == 1 and day.month % 3 == 1 else None
 
     @classmethod
     def of(cls, moment: date | datetime) -> Quarter:

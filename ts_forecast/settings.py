@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from ts_forecast.errors import SettingsError
 
@@ -30,6 +32,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_file=".env",
         env_file_encoding="utf-8",
+        env_ignore_empty=True,
         extra="forbid",
         frozen=True,
     )
@@ -88,7 +91,15 @@ class Settings(BaseSettings):
         scheme, separator, rest = text.partition("://")
         if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
             raise ValueError("it must start with postgresql://")
-        return SecretStr(f"postgresql+psycopg://{rest}")
+        url = f"postgresql+psycopg://{rest}"
+        try:
+            make_url(url)
+        except (ArgumentError, ValueError):
+            # Never the library's message: it quotes what it could not read.
+            raise ValueError(
+                "it must have the form postgresql://user:password@host:port/database"
+            ) from None
+        return SecretStr(url)
 
     @field_validator("home", "pipelines_dir", "data_dir", "model_dir", "output_dir", "log_dir")
     @classmethod
@@ -113,7 +124,12 @@ def load_settings(**overrides: object) -> Settings:
         SettingsError: a value is impossible or a name is unknown; names each of them.
     """
     known = _variable_names()
-    strays = sorted(name for name in os.environ if name.startswith(_PREFIXES) and name not in known)
+    # Names are read whatever their case, so they are checked so.
+    strays = sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith(_PREFIXES) and name.upper() not in known
+    )
     if strays:
         raise SettingsError(
             f"Unknown environment variable {', '.join(strays)}.",
@@ -128,6 +144,10 @@ def load_settings(**overrides: object) -> Settings:
         )
         raise SettingsError(
             f"The environment or .env is wrong: {problems}.", remedy="See docs/configuration.md."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f".env cannot be read: {type(error).__name__}.", remedy="Write it as UTF-8 text."
         ) from None
 
 

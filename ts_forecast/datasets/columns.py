@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 from ts_forecast.errors import SourceError
 
 _ZONE = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
-_LONGEST_ID = 255
+LONGEST_ID = 255
+# What stands for a missing number in text; as an identifier, NA may be Namibia.
+_MISSING = ["NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def to_timestamps(
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise origin.refuse(np.ones(len(values), bool), values, f"is {kind}, not a timestamp")
     text = values.to_pandas().str.strip()
-    zoned = text.str.extract(f"({_ZONE})", expand=False) if time_format is None else None
+    may_have_zone = time_format is None or "%z" in time_format
+    zoned = text.str.extract(f"({_ZONE})", expand=False) if may_have_zone else None
     if zoned is not None and zoned.notna().any():
         zones = zoned.fillna("none").replace({"z": "+00:00", "Z": "+00:00", "+0000": "+00:00"})
         odd = (zones != zones.iloc[0]).to_numpy()
@@ -72,6 +75,9 @@ def to_timestamps(
             )
     parsed = pd.to_datetime(text, format=time_format or "ISO8601", errors="coerce", utc=True)
     bad = parsed.isna().to_numpy()
+    if time_format is None:
+        # pandas takes `now` and `today` for timestamps.
+        bad |= ~text.str.match(r"\d").to_numpy(dtype=bool)
     if bad.any():
         wanted = f"in the format {time_format!r}" if time_format else "in ISO 8601"
         raise origin.refuse(bad, values, f"is no timestamp {wanted}")
@@ -107,22 +113,21 @@ def to_ids(values: pa.ChunkedArray, origin: Origin) -> pd.Series:
         raise origin.refuse(
             np.ones(len(values), bool), values, f"is {values.type}, not an identifier"
         ) from None
-    names = text.to_pandas().astype("object")
-    lengths = names.str.len().fillna(0)
+    lengths = pc.fill_null(pc.utf8_length(text), 0)
     for bad, why in (
-        (lengths == 0, "is no identifier"),
-        (lengths > _LONGEST_ID, f"is longer than {_LONGEST_ID} characters"),
-        (names.str.contains("\0", regex=False, na=False), "holds a NUL"),
+        (pc.equal(lengths, 0), "is no identifier"),
+        (pc.greater(lengths, LONGEST_ID), f"is longer than {LONGEST_ID} characters"),
+        (pc.fill_null(pc.match_substring(text, "\0"), False), "holds a NUL"),
     ):
-        if bad.any():
-            raise origin.refuse(bad.to_numpy(dtype=bool), values, why)
-    return names
+        if pc.any(bad).as_py():
+            raise origin.refuse(bad.to_numpy(zero_copy_only=False), values, why)
+    return text.to_pandas().astype("object")
 
 
 def to_numbers(
     values: pa.ChunkedArray, origin: Origin, *, allow_boolean: bool
 ) -> npt.NDArray[np.float64]:
-    """Double-precision numbers; empty cells are NaN.
+    """Double-precision numbers; empty cells, and ``NA`` and its like in text, are NaN.
 
     Raises:
         SourceError: a cell is no number, or infinite.
@@ -136,9 +141,10 @@ def to_numbers(
     if pa.types.is_boolean(kind) and not allow_boolean:
         raise origin.refuse(~missing, values, "is a boolean, not a number")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        numbers = pd.to_numeric(values.to_pandas().str.strip(), errors="coerce").to_numpy(
-            dtype=np.float64, na_value=np.nan
-        )
+        is_missing = pc.or_(pc.is_null(values), pc.is_in(values, pa.array(_MISSING, kind)))
+        missing = is_missing.to_numpy(zero_copy_only=False)
+        text = pc.utf8_trim_whitespace(pc.if_else(is_missing, pa.scalar(None, kind), values))
+        numbers = _parsed(text)
         bad = np.isnan(numbers) & ~missing
         if bad.any():
             raise origin.refuse(bad, values, "is no number")
@@ -151,6 +157,17 @@ def to_numbers(
     if infinite.any():
         raise origin.refuse(infinite, values, "is infinite")
     return numbers
+
+
+def _parsed(text: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Numbers to the last bit, which pandas' parser does not give; NaN where there is none."""
+    try:
+        return text.cast(pa.float64()).to_pandas().to_numpy(dtype=np.float64)
+    except pa.ArrowInvalid:
+        # A bad cell; or a spelling that Arrow does not know, such as +5.
+        cells = text.to_pandas().astype("object")
+        known = pd.to_numeric(cells, errors="coerce").notna()
+        return cells.where(known, None).astype(np.float64).to_numpy()
 
 
 def _shown(value: object) -> str:

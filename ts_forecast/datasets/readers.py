@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ts_forecast.datasets.columns import Origin, to_ids, to_numbers, to_timestamps
+from ts_forecast.datasets.columns import LONGEST_ID, Origin, to_ids, to_numbers, to_timestamps
 from ts_forecast.datasets.tabular import file_format, first_row_number, read_table
 from ts_forecast.errors import SourceError
 from ts_forecast.pipeline import Pipeline
@@ -127,6 +127,12 @@ def _read_wide(
                 f"({wide.exogenous[name]!r}); {len(lacking)} series lack one."
             )
     ids = sorted(targets)
+    for unique_id in ids:
+        if len(unique_id) > LONGEST_ID or "\0" in unique_id:
+            raise SourceError(
+                f"{path}, column {targets[unique_id][:60]!r}…: its series' name is longer than "
+                f"{LONGEST_ID} characters or holds a NUL."
+            )
 
     def stacked(columns: dict[str, str], allow_boolean: bool) -> np.ndarray:
         return np.concatenate(

@@ -44,11 +44,14 @@ def processed_folder(settings: Settings, pipeline: Pipeline) -> Path:
 
 
 def store_frame(folder: Path, name: str, frame: pd.DataFrame) -> StoredTable:
-    """Store a frame as ``<name>.<hash>.parquet``; a file of that content is left as it is."""
+    """Store a frame as ``<name>.<hash>.parquet``.
+
+    A file of that content is left as it is; a damaged one of that name is written again.
+    """
     table = _canonical(frame)
     content_hash = hash_table(table)
     path = folder / f"{name}.{content_hash[:_NAME_LENGTH]}.parquet"
-    if not path.exists():
+    if not _holds(path, content_hash):
         write_whole(
             path,
             lambda draft: pq.write_table(
@@ -83,6 +86,15 @@ def load_frame(path: Path, file_hash: str) -> pd.DataFrame:
             remedy="Delete it and materialize its quarter of datasets again.",
         )
     return pq.read_table(path).to_pandas()
+
+
+def _holds(path: Path, content_hash: str) -> bool:
+    if not path.exists():
+        return False
+    try:
+        return hash_table(pq.read_table(path)) == content_hash
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def hash_table(table: pa.Table) -> str:

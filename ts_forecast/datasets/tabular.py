@@ -30,7 +30,6 @@ _SUFFIXES: dict[str, FileFormat] = {
     ".feather": "feather",
     ".arrow": "feather",
 }
-_NULLS = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"]
 
 
 def file_format(path: Path, given: FileFormat | None) -> FileFormat:
@@ -110,7 +109,7 @@ def _read_csv(path: Path, encoding: str, delimiter: str) -> pa.Table:
         parse_options=pa_csv.ParseOptions(delimiter=delimiter),
         convert_options=pa_csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
-            null_values=_NULLS,
+            null_values=[""],
             strings_can_be_null=True,
         ),
     )
@@ -119,11 +118,27 @@ def _read_csv(path: Path, encoding: str, delimiter: str) -> pa.Table:
 def _read_json(path: Path, encoding: str) -> pa.Table:
     text = path.read_bytes().decode(encoding)
     if text.lstrip()[:1] != "[":
-        return pa_json.read_json(pa.BufferReader(text.encode()))
-    records = json.loads(text)
+        try:
+            return pa_json.read_json(pa.BufferReader(text.encode()))
+        except pa.ArrowInvalid:
+            # A column of two types; or no JSON, which is raised again here.
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    else:
+        records = json.loads(text)
     if not all(isinstance(record, dict) for record in records):
         raise ValueError("it is a list, but not of objects")
-    return pa.Table.from_pylist(records)
+    names = dict.fromkeys(name for record in records for name in record)
+    return pa.table({name: _inferred([r.get(name) for r in records]) for name in names})
+
+
+def _inferred(values: list[object]) -> pa.Array:
+    """The values as a column; as text if they are of several types, so that a bad one can be named."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array(
+            [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()
+        )
 
 
 def _wrong_encoding(path: Path, encoding: str, error: Exception) -> SourceError:

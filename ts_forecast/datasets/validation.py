@@ -19,6 +19,8 @@ from ts_forecast.errors import SourceError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
 
+_FURTHEST_AHEAD = pd.Timedelta(hours=14)
+
 
 @dataclass(frozen=True)
 class History:
@@ -39,7 +41,7 @@ def check_claim(path: Path, frame: pd.DataFrame, pipeline: Pipeline) -> None:
     """Refuse observations later than the file can know.
 
     The claim is the date that ``source.as_of`` finds in the file's name (its whole day), or else the
-    file's modification time.
+    file's modification time, in the zone that is furthest ahead: ``ds`` may be any zone's clock.
 
     Raises:
         SourceError: an observation lies after it, or the name has no such date.
@@ -47,8 +49,9 @@ def check_claim(path: Path, frame: pd.DataFrame, pipeline: Pipeline) -> None:
     pattern = pipeline.source.as_of
     if pattern is None:
         written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        limit: pd.Timestamp | None = pd.Timestamp(written).tz_localize(None)
-        what = f"was last written at {limit:%Y-%m-%d %H:%M}"
+        clock = pd.Timestamp(written).tz_localize(None)
+        limit: pd.Timestamp | None = clock + _FURTHEST_AHEAD
+        what = f"was last written at {clock:%Y-%m-%d %H:%M} UTC"
     else:
         match = re.search(pattern, path.name)
         try:
