@@ -44,7 +44,7 @@ def test_ts_forecast__all_of_it_imported__knows_no_dagster() -> None:
     names = [
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         for path in MODULES
-        if path.parts[-2] != "resources" and "ts_forecast" in path.parts
+        if path.parts[-2] != "resources" and "ts_forecast" in path.relative_to(REPOSITORY).parts
     ]
     code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; "
     code += "print([m for m in sys.modules if m.split('.')[0] in ('dagster', 'torch')])"
