@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from ts_forecast.errors import DatabaseError
 from ts_forecast.quarters import Quarter
 
 PARENT = "predictions"
@@ -53,15 +54,31 @@ def is_attached(connection: Connection, table: str) -> bool:
     )
 
 
+def refuse_detached(connection: Connection, table: str) -> None:
+    """Refuse to go on where a table of a partition's name is no partition.
+
+    Raises:
+        DatabaseError: there is one; we detach only what we rename in the same transaction.
+    """
+    if exists(connection, table) and not is_attached(connection, table):
+        raise DatabaseError(
+            f"The table {table} is there and no partition of {PARENT}: somebody detached it.",
+            remedy=f"Attach it again, or rename it (ALTER TABLE {table} RENAME TO …), or drop it.",
+        )
+
+
 def ensure_quarter(connection: Connection, quarter: Quarter) -> str:
     """Make the quarter's partition if it is absent; its name.
 
     The caller holds the quarter's advisory lock.
+
+    Raises:
+        DatabaseError: somebody detached it; its rows are not ours to drop.
     """
     name = quarter_table(quarter)
     if is_attached(connection, name):
         return name
-    connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+    refuse_detached(connection, name)
     connection.execute(
         text(
             f"CREATE TABLE {name} (LIKE {PARENT} INCLUDING DEFAULTS INCLUDING CONSTRAINTS "
@@ -90,20 +107,11 @@ def create_detached_leaf(connection: Connection, name: str) -> None:
 def finish_leaf(
     connection: Connection, name: str, quarter: Quarter, experiment_id: int, comment: str
 ) -> None:
-    """Keys, foreign keys and the CHECK of its bounds, so that attaching it scans nothing."""
+    """Keys and the CHECK of its bounds, so that attaching it scans nothing; locks only the leaf."""
     # Sorting a million keys in 64 MB spills to disk.
     connection.execute(text("SET LOCAL maintenance_work_mem = '256MB'"))
     connection.execute(text(f"ALTER TABLE {name} ADD PRIMARY KEY ({_KEY})"))
     connection.execute(text(f"CREATE INDEX ON {name} (unique_id, prediction_date DESC, horizon)"))
-    for column, target in _REFERENCES.items():
-        constraint = f"fk_{PARENT}_{column}"
-        # NOT VALID first: validating then takes no lock that stops writers of the target.
-        connection.execute(
-            text(
-                f"ALTER TABLE {name} ADD CONSTRAINT {constraint} FOREIGN KEY ({column}) "
-                f"REFERENCES {target} ({column}) ON DELETE CASCADE NOT VALID"
-            )
-        )
     connection.execute(
         text(
             f"ALTER TABLE {name} ADD CONSTRAINT ck_{PARENT}_bounds CHECK ("
@@ -115,15 +123,26 @@ def finish_leaf(
     connection.execute(text(f"COMMENT ON TABLE {name} IS '{comment}'"))
 
 
+def reference_leaf(connection: Connection, name: str) -> None:
+    """Foreign keys, not validated yet; shuts writers of their targets out until the commit."""
+    for column, target in _REFERENCES.items():
+        connection.execute(
+            text(
+                f"ALTER TABLE {name} ADD CONSTRAINT fk_{PARENT}_{column} FOREIGN KEY ({column}) "
+                f"REFERENCES {target} ({column}) ON DELETE CASCADE NOT VALID"
+            )
+        )
+
+
 def validate_leaf(connection: Connection, name: str) -> None:
-    """Validate the foreign keys set-wise and gather statistics."""
+    """Validate the foreign keys set-wise and gather statistics; shuts nobody out."""
     for column in _REFERENCES:
         connection.execute(text(f"ALTER TABLE {name} VALIDATE CONSTRAINT fk_{PARENT}_{column}"))
     connection.execute(text(f"ANALYZE {name}"))
 
 
 def attach_leaf(connection: Connection, quarter: Quarter, name: str, experiment_id: int) -> None:
-    """Let readers see a finished leaf."""
+    """Let readers see a finished leaf, or an empty one; locks what its foreign keys refer to."""
     connection.execute(
         text(
             f"ALTER TABLE {quarter_table(quarter)} ATTACH PARTITION {name} "
@@ -137,15 +156,23 @@ def detach_leaf(connection: Connection, quarter: Quarter, name: str) -> None:
     connection.execute(text(f"ALTER TABLE {quarter_table(quarter)} DETACH PARTITION {name}"))
 
 
+def drop(connection: Connection, name: str) -> None:
+    """Drop a detached leaf, if another has not done so."""
+    connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
+
+
 def orphans(connection: Connection, quarter: Quarter, experiment_id: int) -> list[str]:
-    """Detached tables that killed writers of this slice left behind."""
+    """Detached leaves that nobody needs: retired ones of any slice, unfinished ones of this."""
     rows = connection.execute(
         text(
-            "SELECT relname FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace "
-            "WHERE relname ~ :pattern AND relkind = 'r' AND NOT relispartition "
-            "AND n.nspname = current_schema()"
+            "SELECT relname FROM pg_class "
+            "WHERE (relname ~ :unfinished OR relname ~ :retired) AND relkind = 'r' "
+            "AND NOT relispartition AND relnamespace = current_schema()::regnamespace"
         ),
-        {"pattern": f"^{leaf_table(quarter, experiment_id)}_[no][0-9a-f]+$"},
+        {
+            "unfinished": f"^{leaf_table(quarter, experiment_id)}_n[0-9a-f]+$",
+            "retired": f"^{PARENT}_[0-9]{{4}}_q[1-4]_e[0-9]+_o[0-9a-f]+$",
+        },
     )
     return list(rows.scalars())
 

@@ -3,5 +3,5 @@
 Where do I go to …?
 - forecast from many cutoffs: ``rolling``
 - make a quarter's slice, with its run: ``quarter``
-- publish or read a slice: ``slice``
+- publish or read a slice: ``slice``; what its rows must be: ``slice_rows``
 """
