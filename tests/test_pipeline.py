@@ -88,7 +88,7 @@ def test_slice_plan__end__is_the_whole_of_its_last_day() -> None:
 
 def test_slice_plan__quarter_after_the_end__is_empty() -> None:
     # The end lies within a horizon of the quarter: cutoffs before it would still look that far.
-    plan = declare(end="2022-12-25").slice_plan(Quarter(2023, 1))
+    plan = declare(step=1, end="2022-12-25").slice_plan(Quarter(2023, 1))
 
     assert len(plan.cutoffs) == 0
     assert plan.fit_until < plan.first_target

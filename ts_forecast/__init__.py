@@ -2,12 +2,13 @@
 
 Where do I go to …?
 - run a command: ``cli``, ``commands``
-- see what a deployment can be configured to: ``settings``; what a pipeline file holds: ``pipeline``
+- see what a deployment can be configured to: ``settings``; what a pipeline file holds: ``pipeline``,
+  ``pipeline_source``; why one was refused: ``pipeline_file``; which models there are: ``model_catalogue``
 - reason about quarters, steps and cutoffs: ``quarters``, ``frequency``, ``cutoffs``
 - open the database, commit, migrate: ``db``; know its tables: ``tables``
 - read, validate and store data: ``datasets``
 - train: ``training``; forecast and publish: ``predictions``; score: ``evaluation``
 - find out what was computed from what: ``tracking``; stored files and versions: ``registry``
 - keep a deployment well, or forecast a file once: ``operations``
-- raise an error: ``errors``
+- raise an error: ``errors``; write a file that is there whole or not: ``files``
 """
