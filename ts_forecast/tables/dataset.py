@@ -54,7 +54,9 @@ class Dataset(Base):
     frequency: Mapped[str | None] = mapped_column(String(20))
     start_date: Mapped[datetime | None] = mapped_column(DateTime)
     end_date: Mapped[datetime | None] = mapped_column(DateTime)
-    schema_definition: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    schema_definition: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="Of a quarter: the roles of its exogenous columns."
+    )
     column_types: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     missing_values_count: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))
     duplicate_rows_count: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))

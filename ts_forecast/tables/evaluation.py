@@ -54,6 +54,7 @@ class Metric(Base):
         Index("idx_metrics_model_id", "model_id"),
         Index("idx_metrics_name", "metric_name"),
         Index("idx_metrics_timestamp", text("timestamp DESC")),
+        Index("idx_metrics_run_name_step", "run_id", "metric_name", "metric_step"),
         Index("idx_metrics_composite", "run_id", "metric_name", "dataset_type", "metric_step"),
         {"comment": "Loss curves and accuracies of runs."},
     )

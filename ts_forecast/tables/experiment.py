@@ -19,7 +19,7 @@ class Experiment(Base):
 
     __tablename__ = "experiments"
 
-    experiment_id: Mapped[BigId]
+    experiment_id: Mapped[BigId] = mapped_column(comment="The experiment's number.")
     experiment_name: Mapped[Name] = mapped_column(comment="The pipeline's name.")
     experiment_description: Mapped[LongText | None]
     experiment_type: Mapped[str] = mapped_column(String(50), server_default="training")
@@ -51,7 +51,25 @@ class Experiment(Base):
         Index("idx_experiments_name", "experiment_name"),
         Index("idx_experiments_created_at", text("created_at DESC")),
         Index("idx_experiments_status", "status", postgresql_where=text("status = 'active'")),
+        Index(
+            "idx_experiments_status_created",
+            "status",
+            text("created_at DESC"),
+            postgresql_where=text("status = 'active'"),
+        ),
+        Index(
+            "idx_experiments_active",
+            "experiment_name",
+            postgresql_where=text("status = 'active' AND deleted_at IS NULL"),
+        ),
         Index("idx_experiments_tags", "tags", postgresql_using="gin"),
+        Index("idx_experiments_tags_gin", "tags", postgresql_using="gin"),
+        Index(
+            "idx_experiments_tags_jsonb_path",
+            "tags",
+            postgresql_using="gin",
+            postgresql_ops={"tags": "jsonb_path_ops"},
+        ),
         Index(
             "uq_experiments_active_name",
             "experiment_name",
@@ -91,6 +109,9 @@ class Run(Base):
     git_branch: Mapped[Name | None]
     git_repo_url: Mapped[LongText | None]
     user_id: Mapped[Name | None]
+    error_message: Mapped[LongText | None] = mapped_column(
+        comment="Why it failed or was killed, in one line."
+    )
     quarter_start: Mapped[date | None] = mapped_column(Date, comment="First day of the quarter.")
     tags: Mapped[Tags]
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
@@ -126,7 +147,14 @@ class Run(Base):
             postgresql_where=text("parent_run_id IS NOT NULL"),
         ),
         Index("idx_runs_tags", "tags", postgresql_using="gin"),
+        Index("idx_runs_metadata_gin", "metadata", postgresql_using="gin"),
         Index("idx_runs_composite", "experiment_id", "status", text("start_time DESC")),
+        Index("idx_runs_exp_status_start", "experiment_id", "status", text("start_time DESC")),
+        Index(
+            "idx_runs_running",
+            text("start_time DESC"),
+            postgresql_where=text("status = 'running'"),
+        ),
         Index(
             "idx_runs_unique_fingerprint",
             "experiment_id",

@@ -65,6 +65,12 @@ class RegisteredModel(Base):
         Index("idx_registry_name", "registered_model_name"),
         Index("idx_registry_stage", "current_stage"),
         Index(
+            "idx_registry_production",
+            "registered_model_name",
+            "model_version",
+            postgresql_where=text("current_stage = 'production'"),
+        ),
+        Index(
             "idx_registry_deployed_at",
             text("deployed_at DESC"),
             postgresql_where=text("deployed_at IS NOT NULL"),

@@ -43,7 +43,9 @@ class Model(Base):
         JSONB, comment="Horizon, frequency, quantile probabilities, exogenous columns."
     )
     hyperparameters: Mapped[dict[str, Any]] = mapped_column(
-        JSONB, server_default=text("'{}'::jsonb")
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="As the model was built; of a search, the best trial's.",
     )
     training_dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.dataset_id"))
     training_samples: Mapped[int | None] = mapped_column(Integer)
@@ -100,7 +102,10 @@ class Model(Base):
         Index("idx_models_framework", "framework"),
         Index("idx_models_status", "status"),
         Index("idx_models_created_at", text("created_at DESC")),
+        Index("idx_models_type_created", "model_type", text("created_at DESC")),
+        Index("idx_models_training_dataset_id", "training_dataset_id"),
         Index("idx_models_config", "model_config", postgresql_using="gin"),
+        Index("idx_models_config_gin", "model_config", postgresql_using="gin"),
         Index("idx_models_tags", "tags", postgresql_using="gin"),
         {"comment": "Fitted models: one a pipeline, model and quarter, and each repetition."},
     )
@@ -137,4 +142,33 @@ class Hyperparameter(Base):
             postgresql_where=text("param_category IS NOT NULL"),
         ),
         {"comment": "Parameters of runs, one row each, to be compared in SQL."},
+    )
+
+
+class SearchSpace(Base):
+    """A named space of hyperparameters, for pipeline files to refer to."""
+
+    __tablename__ = "hyperparameter_search_spaces"
+
+    search_space_id: Mapped[BigId]
+    space_name: Mapped[Name] = mapped_column(unique=True)
+    space_description: Mapped[LongText | None]
+    model_type: Mapped[str] = mapped_column(String(100), comment="The model it is for: NHITS.")
+    framework: Mapped[str] = mapped_column(String(50))
+    search_space_definition: Mapped[dict[str, Any]] = mapped_column(
+        JSONB,
+        comment="Per parameter: a constant, values, or low and high; see training.search_space.",
+    )
+    created_by: Mapped[Name | None]
+    is_active: Mapped[bool | None] = mapped_column(
+        Boolean, server_default=text("true"), comment="false: pipeline files may not name it."
+    )
+    tags: Mapped[Tags]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+    __table_args__ = (
+        Index("idx_search_space_model", "model_type"),
+        Index("idx_search_space_active", "is_active", postgresql_where=text("is_active = true")),
+        {"comment": "Search spaces of hyperparameters, by name."},
     )
