@@ -18,6 +18,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from ts_forecast.db.roles import ensure_roles
 from ts_forecast.errors import DatabaseError
 
 _ROOT = Path(__file__).parents[2]
@@ -35,6 +36,8 @@ class Revision:
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the schema up to a revision; a schema that is there already is left alone.
 
+    At the newest revision the roles are made and granted what they need, as far as this login may.
+
     Raises:
         DatabaseError: the revision is unknown, or PostgreSQL refused; the schema stands as it did
             before the step that failed.
@@ -42,6 +45,9 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
     if revision == "head" and current(engine) == head():
         return
     _run(engine, lambda config: command.upgrade(config, revision))
+    if current(engine) == head():
+        with engine.begin() as connection:
+            ensure_roles(connection)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
