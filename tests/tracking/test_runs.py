@@ -110,7 +110,7 @@ def test_tracked_run__failure_is_kept_and_the_retry_takes_its_place(
     with transaction(engine) as session:
         failed = session.scalars(select(Run).order_by(Run.run_id)).first()
         assert failed is not None and failed.metadata_ is not None
-        error = failed.metadata_["error"]
+        error = failed.error_message
         assert error == "TrainingError: The loss is NaN at step 3. Lower the rate."
         assert failed.execution_duration_seconds is not None
 
@@ -200,7 +200,7 @@ def test_tracked_run__killed_process_is_found_by_the_next_attempt(
     with transaction(engine) as session:
         killed = session.scalars(select(Run).order_by(Run.run_id)).first()
         assert killed is not None and killed.end_time is not None
-        assert "next attempt" in (killed.metadata_ or {})["error"]
+        assert "next attempt" in (killed.error_message or "")
 
 
 def test_tracked_run__killed_force_leaves_the_old_one_standing(engine: Engine, key: RunKey) -> None:

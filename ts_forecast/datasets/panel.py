@@ -55,6 +55,7 @@ class Panel:
         columns: names of ``exogenous``: future, historic, then calendar columns of the pipeline.
         future: how many of the leading ``columns`` are read from the source and known ahead.
         static: one row a series, in the order of ``unique_ids``; None if the pipeline has none.
+        datasets: the versions that it was read from, as ``(dataset_id, file_hash)``.
 
     Invariants:
         - every series' first row is an observation of y with all of its exogenous values known
@@ -70,6 +71,12 @@ class Panel:
     columns: tuple[str, ...]
     future: int = 0
     static: pd.DataFrame | None = None
+    datasets: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def lineage(self) -> list[dict[str, int | str]]:
+        """The versions that it was read from, as JSON that ``v_forecast_lineage`` reads."""
+        return [{"dataset_id": number, "file_hash": mark} for number, mark in self.datasets]
 
     @classmethod
     def from_frame(

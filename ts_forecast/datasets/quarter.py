@@ -7,7 +7,7 @@ restates as its parent. Rows and files of a call become visible together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +276,9 @@ def load_panel(session: Session, pipeline: Pipeline, first: Quarter, last: Quart
     if "static" in companions:
         stored = companions["static"]
         static = load_frame(Path(stored["path"]), stored["sha256"]).set_index("unique_id")
-    return Panel.from_frame(pd.concat(frames, ignore_index=True), pipeline, static)
+    panel = Panel.from_frame(pd.concat(frames, ignore_index=True), pipeline, static)
+    versions = tuple((row.dataset_id, row.file_hash or "") for row in rows.values())
+    return replace(panel, datasets=versions)
 
 
 def _is_current(row: Dataset, state: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from sqlalchemy import Engine, insert, select, text
+from sqlalchemy import Engine, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.quarter import current_dataset, load_panel
@@ -261,6 +261,11 @@ def _store(
             insert(MetricSummary), _summary_rows(summaries, model_ids, run.run_id, quarter)
         )
         record_artifact(session, run.run_id, ARTIFACT_NAME, "report", stored)
+        session.execute(
+            update(Model)
+            .where(Model.model_id.in_(published.models), Model.status == "trained")
+            .values(status="evaluated")
+        )
         run.complete(
             session,
             {

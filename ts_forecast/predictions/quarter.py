@@ -108,6 +108,7 @@ def forecast_quarter(
                         "cutoffs": len(np.unique(issued.cutoff)),
                         "series": len(np.unique(issued.series)),
                         "models": [model.model_id for model in models],
+                        "datasets": panel.lineage,
                     },
                 )
     with transaction(engine) as session:

@@ -275,7 +275,7 @@ def _end(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
     ended = session.execute(
         update(Run)
         .where(Run.run_id == run_id, Run.status == "running")
-        .values(status=ending, metadata_=Run.metadata_.concat({"error": reason}), **_ended())
+        .values(status=ending, error_message=reason, **_ended())
         .returning(Run.run_id)
     )
     return ended.one_or_none() is not None
@@ -283,11 +283,11 @@ def _end(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
 
 def _retire_attempts(session: Session, key: RunKey) -> None:
     """Soft-delete what earlier attempts left; the caller holds the lock of the fingerprint."""
-    reason = {"error": "its process ended without a word; found by the next attempt"}
+    reason = "its process ended without a word; found by the next attempt"
     session.execute(
         update(Run)
         .where(*_same_computation(key), Run.status == "running")
-        .values(status="killed", metadata_=Run.metadata_.concat(reason), **_ended())
+        .values(status="killed", error_message=reason, **_ended())
     )
     session.execute(
         update(Run)

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.panel import Panel
-from ts_forecast.datasets.quarter import current_dataset, load_panel
+from ts_forecast.datasets.quarter import load_panel
 from ts_forecast.db.engine import transaction
 from ts_forecast.errors import DatasetError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
@@ -179,8 +179,6 @@ def _store(
     stored = ArtifactStore(settings).write_directory(folder, fitted.save)
     framework = spec.kind.framework
     with transaction(engine) as session:
-        window = [current_dataset(session, pipeline, part) for part in pipeline.window(quarter)]
-        datasets = [row for row in window if row is not None]
         model = Model(
             run_id=run.run_id,
             model_name=spec.name,
@@ -196,7 +194,7 @@ def _store(
                 "fit_until": str(_fit_until(pipeline, quarter)),
             },
             hyperparameters=spec.parameters,
-            training_dataset_id=datasets[-1].dataset_id,
+            training_dataset_id=panel.datasets[-1][0],
             training_samples=fitted.samples,
             training_duration_seconds=round(fitted.seconds, 3),
             model_size_bytes=stored.size_bytes,
@@ -207,9 +205,7 @@ def _store(
                 "sha256": stored.sha256,
                 "fingerprint": mark,
                 "data_hash": panel.content_hash(),
-                "datasets": [
-                    {"dataset_id": row.dataset_id, "file_hash": row.file_hash} for row in datasets
-                ],
+                "datasets": panel.lineage,
                 "final_loss": fitted.final_loss,
             },
         )
