@@ -10,8 +10,9 @@ from pathlib import Path
 import hypothesis
 import psycopg
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, make_url, text
 
+from tests.servers import debian_postgres
 from ts_forecast.db import migrate
 from ts_forecast.db.embedded import start_embedded, stop_embedded
 from ts_forecast.db.engine import create_engine
@@ -34,6 +35,25 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     engine.dispose()
     yield url
     stop_embedded(settings)
+
+
+@pytest.fixture(scope="session")
+def debian_server() -> Iterator[Engine]:
+    """A throwaway server of the distribution's PostgreSQL 15; skips where there is none."""
+    with debian_postgres() as engine:
+        yield engine
+
+
+@pytest.fixture(params=["embedded 18", "Debian's 15"])
+def empty(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine on an empty database, of either server."""
+    if request.param == "embedded 18":
+        url = request.getfixturevalue("empty_database_url")
+    else:
+        url = _fresh(request.getfixturevalue("debian_server"))
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
@@ -85,6 +105,13 @@ def shared_data() -> Path:
     if not (folder / "SHA256SUMS").exists():
         pytest.skip(f"no real data in {folder}: set TEST_DATA to its folder")
     return folder
+
+
+def _fresh(server: Engine) -> str:
+    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("DROP DATABASE IF EXISTS empty WITH (FORCE)"))
+        connection.execute(text("CREATE DATABASE empty TEMPLATE template0"))
+    return server.url.set(database="empty").render_as_string(hide_password=False)
 
 
 def _named(url: str, database: str) -> str:

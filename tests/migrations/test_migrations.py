@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 from alembic import command
 from sqlalchemy import Connection, Engine, inspect, text
-from sqlalchemy.exc import OperationalError
 
 from ts_forecast.db import migrate, partitions
 from ts_forecast.db.engine import create_engine, transaction
@@ -25,7 +12,6 @@ from ts_forecast.errors import DatabaseError
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables import Base
 
-DEBIAN = Path("/usr/lib/postgresql/15/bin")
 INDEXES = """
 idx_experiments_name idx_experiments_created_at idx_experiments_status idx_experiments_tags
 idx_runs_experiment_id idx_runs_fingerprint idx_runs_status idx_runs_start_time idx_runs_parent_run
@@ -108,74 +94,6 @@ DEFINITIONS = {
 TOUCHED = sorted(
     table.name for table in Base.metadata.tables.values() if "updated_at" in table.columns
 )
-
-
-@pytest.fixture(params=["embedded 18", "Debian's 15"])
-def empty(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """An empty database on either server."""
-    if request.param == "embedded 18":
-        engine = create_engine(request.getfixturevalue("empty_database_url"))
-        yield engine
-        engine.dispose()
-        return
-    server: Engine = request.getfixturevalue("debian_server")
-    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("DROP DATABASE IF EXISTS empty"))
-        connection.execute(text("CREATE DATABASE empty TEMPLATE template0"))
-    engine = create_engine(server.url.set(database="empty").render_as_string(hide_password=False))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def debian_server() -> Iterator[Engine]:
-    """A throwaway server of the distribution's PostgreSQL, on a unix socket only."""
-    if not (DEBIAN / "initdb").exists():
-        pytest.skip("no PostgreSQL 15 on this machine (Debian: postgresql-15)")
-    # A socket's path must stay short.
-    folder = Path(tempfile.mkdtemp(prefix="pg15-", dir="/tmp"))
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        shutil.chown(folder, nobody.pw_uid)
-        as_user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    data = folder / "data"
-    subprocess.run(
-        [DEBIAN / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N"],
-        check=True,
-        capture_output=True,
-        cwd=folder,
-        **as_user,
-    )
-    server = subprocess.Popen(
-        [DEBIAN / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-F"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **as_user,
-    )
-    engine = create_engine(f"postgresql+psycopg://postgres@/postgres?host={folder}")
-    try:
-        _wait_for(engine)
-        yield engine
-    finally:
-        engine.dispose()
-        server.send_signal(signal.SIGINT)
-        server.wait(timeout=20)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _wait_for(engine: Engine) -> None:
-    # The socket is there before the server takes connections.
-    for attempt in itertools.count():
-        try:
-            engine.connect().close()
-        except OperationalError:
-            if attempt == 300:
-                raise
-            time.sleep(0.1)
-        else:
-            return
 
 
 def test_upgrade__down_and_up_again__equals_the_tables(empty: Engine) -> None:
