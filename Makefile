@@ -28,12 +28,17 @@ test: $(VENV)/.installed-dev ## Set everything up and run the tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: check
-check: lint types imports generated test ## Exactly what CI checks
+check: lint lint-sql types imports generated test ## Exactly what CI checks
 
 .PHONY: lint
 lint: $(VENV)/.installed-dev ## Style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+.PHONY: lint-sql
+lint-sql: $(VENV)/.installed-dev ## Locks and rewrites in the SQL that the migrations emit
+	@set -o pipefail; $(BIN)/alembic upgrade head --sql 2>/dev/null \
+	  | $(BIN)/squawk --stdin-filepath migrations.sql
 
 .PHONY: types
 types: $(VENV)/.installed-dev ## Types of the three packages

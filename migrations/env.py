@@ -89,8 +89,15 @@ def run() -> None:
 
 
 if context.is_offline_mode():
-    context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+    # The SQL for whoever may not run it themselves: the same timeout, the same transactions.
+    context.configure(
+        dialect_name="postgresql",
+        target_metadata=Base.metadata,
+        literal_binds=True,
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
+        context.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
         context.run_migrations()
 else:
     run()

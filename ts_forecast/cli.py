@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from ts_forecast.commands import database, demo, diagnose, one_shot, pipelines, serving
+from ts_forecast.commands import (
+    database,
+    database_schema,
+    demo,
+    diagnose,
+    one_shot,
+    pipelines,
+    serving,
+)
 from ts_forecast.errors import DatabaseError, TsForecastError
 
 _EPILOG = (
@@ -33,6 +41,8 @@ app.command()(serving.materialize)
 app.command()(one_shot.run)
 app.command()(diagnose.doctor)
 app.command()(diagnose.version)
+database.app.command()(database_schema.roles)
+database.app.command()(database_schema.objects)
 app.add_typer(database.app, name="db")
 app.add_typer(pipelines.app, name="pipelines")
 

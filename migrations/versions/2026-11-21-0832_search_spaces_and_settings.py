@@ -17,7 +17,7 @@ depends_on: str | Sequence[str] | None = None
 
 _TOUCHED = ("hyperparameter_search_spaces", "system_config")
 _FIELDS = ("config_key", "config_value", "config_type", "category", "description")
-_SYSTEM_CONFIG = sa.table("system_config", *(sa.column(name) for name in _FIELDS))
+_SYSTEM_CONFIG = sa.table("system_config", *(sa.column(name, sa.Text()) for name in _FIELDS))
 _DEFAULTS = [
     ("max_parallel_runs", "10", "integer", "execution", "Runs side by side, at most."),
     ("default_retention_days", "90", "integer", "storage", "How long logs are kept, in days."),

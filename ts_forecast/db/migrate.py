@@ -31,6 +31,7 @@ class Revision:
     revision: str
     summary: str
     is_current: bool
+    file: str
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:
@@ -74,7 +75,12 @@ def history(engine: Engine) -> list[Revision]:
     """Every revision, newest first."""
     here = current(engine)
     return [
-        Revision(script.revision, (script.doc or "").splitlines()[0], script.revision == here)
+        Revision(
+            script.revision,
+            (script.doc or "").splitlines()[0],
+            script.revision == here,
+            Path(script.path).name,
+        )
         for script in ScriptDirectory.from_config(_config()).walk_revisions()
     ]
 

@@ -35,14 +35,20 @@ class User(Base):
 
     __tablename__ = "users"
 
-    user_id: Mapped[BigId]
-    user_uuid: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
+    user_id: Mapped[BigId] = mapped_column(comment="Key.")
+    user_uuid: Mapped[UUID] = mapped_column(
+        unique=True,
+        server_default=text("gen_random_uuid()"),
+        comment="The same row under a name that is unique everywhere.",
+    )
     username: Mapped[Name] = mapped_column(
         unique=True, comment="As a database role of that name, or as app.current_user says."
     )
-    email: Mapped[Name] = mapped_column(unique=True)
-    full_name: Mapped[Name | None]
-    auth_provider: Mapped[str | None] = mapped_column(String(50), server_default="local")
+    email: Mapped[Name] = mapped_column(unique=True, comment="Where to write to.")
+    full_name: Mapped[Name | None] = mapped_column(comment="For people.")
+    auth_provider: Mapped[str | None] = mapped_column(
+        String(50), server_default="local", comment="Who vouches for the person."
+    )
     external_id: Mapped[Name | None] = mapped_column(comment="The provider's key of the person.")
     is_active: Mapped[bool | None] = mapped_column(
         Boolean, server_default=text("true"), comment="false: sees nothing."
@@ -50,16 +56,25 @@ class User(Base):
     is_superuser: Mapped[bool | None] = mapped_column(
         Boolean, server_default=text("false"), comment="true: sees every experiment."
     )
-    last_login_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    login_count: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))
+    last_login_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="Of the application."
+    )
+    login_count: Mapped[int | None] = mapped_column(
+        Integer, server_default=text("0"), comment="Of the application."
+    )
     preferences: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB, server_default=text("'{}'::jsonb"), comment="Of a user interface."
     )
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Whatever else is known, as a JSON object.",
     )
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
 
     __table_args__ = (
         CheckConstraint(
@@ -78,17 +93,19 @@ class UserExperiment(Base):
 
     __tablename__ = "user_experiments"
 
-    user_experiment_id: Mapped[BigId]
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"))
+    user_experiment_id: Mapped[BigId] = mapped_column(comment="Key.")
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), comment="The person."
+    )
     experiment_id: Mapped[int] = mapped_column(
-        ForeignKey("experiments.experiment_id", ondelete="CASCADE")
+        ForeignKey("experiments.experiment_id", ondelete="CASCADE"), comment="The experiment."
     )
     permission_level: Mapped[str] = mapped_column(
         String(50),
         server_default="read",
         comment="read; write: insert and update; admin: delete and share; owner: all of these.",
     )
-    created_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When it was given.")
 
     __table_args__ = (
         CheckConstraint(one_of("permission_level", *PERMISSION_LEVELS), "ck_user_exp_permission"),

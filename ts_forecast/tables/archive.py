@@ -17,17 +17,26 @@ class ArchivedPartition(Base):
 
     __tablename__ = "partitions"
 
-    archived_partition_id: Mapped[BigId]
+    archived_partition_id: Mapped[BigId] = mapped_column(comment="Key.")
     table_name: Mapped[LongText] = mapped_column(comment="In the schema archive.")
     parent_table: Mapped[LongText] = mapped_column(comment="With its schema: public.system_logs.")
     bounds: Mapped[LongText] = mapped_column(comment="FOR VALUES …, to attach it again.")
-    row_count: Mapped[int | None] = mapped_column(BigInteger)
-    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    detached_at: Mapped[CreatedAt]
-    detached_by: Mapped[Name | None]
-    dropped_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    row_count: Mapped[int | None] = mapped_column(
+        BigInteger, comment="Rows at the time of detaching."
+    )
+    size_bytes: Mapped[int | None] = mapped_column(
+        BigInteger, comment="Of table, indexes and TOAST."
+    )
+    detached_at: Mapped[CreatedAt] = mapped_column(comment="When it left its parent.")
+    detached_by: Mapped[Name | None] = mapped_column(comment="The database user.")
+    dropped_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="When its rows were dropped; NULL: they are here."
+    )
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Whatever else is known, as a JSON object.",
     )
 
     __table_args__ = (

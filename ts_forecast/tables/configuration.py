@@ -16,20 +16,24 @@ class SystemConfig(Base):
 
     __tablename__ = "system_config"
 
-    config_id: Mapped[BigId]
-    config_key: Mapped[Name] = mapped_column(unique=True)
+    config_id: Mapped[BigId] = mapped_column(comment="Key.")
+    config_key: Mapped[Name] = mapped_column(unique=True, comment="The setting's name.")
     config_value: Mapped[LongText] = mapped_column(comment="Encrypted where is_secret.")
-    config_type: Mapped[str] = mapped_column(String(50), server_default="string")
-    description: Mapped[LongText | None]
-    category: Mapped[str | None] = mapped_column(String(100))
+    config_type: Mapped[str] = mapped_column(
+        String(50), server_default="string", comment="How config_value is to be read."
+    )
+    description: Mapped[LongText | None] = mapped_column(comment="What it does.")
+    category: Mapped[str | None] = mapped_column(String(100), comment="For listing.")
     validation_regex: Mapped[LongText | None] = mapped_column(
         comment="What the whole value must match."
     )
     is_secret: Mapped[bool | None] = mapped_column(
         Boolean, server_default=text("false"), comment="true: config_value is a Fernet token."
     )
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
 
     __table_args__ = (
         CheckConstraint(
@@ -47,18 +51,23 @@ class Tag(Base):
 
     __tablename__ = "tags"
 
-    tag_id: Mapped[BigId]
-    tag_name: Mapped[Name] = mapped_column(unique=True)
-    tag_category: Mapped[str | None] = mapped_column(String(100))
-    tag_description: Mapped[LongText | None]
+    tag_id: Mapped[BigId] = mapped_column(comment="Key.")
+    tag_name: Mapped[Name] = mapped_column(unique=True, comment="A key of the tags columns.")
+    tag_category: Mapped[str | None] = mapped_column(String(100), comment="For listing.")
+    tag_description: Mapped[LongText | None] = mapped_column(comment="What it means.")
     usage_count: Mapped[int | None] = mapped_column(
         Integer, server_default=text("0"), comment="Rows that carry it; kept by triggers."
     )
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Whatever else is known, as a JSON object.",
     )
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
 
     __table_args__ = (
         Index("idx_tags_name", "tag_name"),

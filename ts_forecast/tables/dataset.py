@@ -33,45 +33,75 @@ class Dataset(Base):
 
     __tablename__ = "datasets"
 
-    dataset_id: Mapped[BigId]
+    dataset_id: Mapped[BigId] = mapped_column(comment="Key.")
     dataset_uuid: Mapped[UUID] = mapped_column(
-        unique=True, server_default=text("gen_random_uuid()")
+        unique=True,
+        server_default=text("gen_random_uuid()"),
+        comment="The same row under a name that is unique everywhere.",
     )
     dataset_name: Mapped[Name] = mapped_column(comment="<pipeline>/<quarter>, or the file's path.")
-    dataset_description: Mapped[LongText | None]
-    dataset_type: Mapped[str] = mapped_column(String(50))
-    file_path: Mapped[LongText]
-    file_format: Mapped[str] = mapped_column(String(50), server_default="csv")
-    file_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    dataset_description: Mapped[LongText | None] = mapped_column(comment="For people.")
+    dataset_type: Mapped[str] = mapped_column(
+        String(50),
+        comment="raw: a source file; processed: a quarter of a pipeline; others for users.",
+    )
+    file_path: Mapped[LongText] = mapped_column(comment="Where the file lies.")
+    file_format: Mapped[str] = mapped_column(
+        String(50), server_default="csv", comment="csv, parquet, json or feather."
+    )
+    file_size_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="Size of the file.")
     file_hash: Mapped[str | None] = mapped_column(
         String(64), comment="SHA-256 of the file's bytes."
     )
-    num_rows: Mapped[int | None] = mapped_column(Integer)
-    num_columns: Mapped[int | None] = mapped_column(Integer)
-    num_time_series: Mapped[int | None] = mapped_column(Integer)
-    date_column: Mapped[str | None] = mapped_column(String(100))
-    target_column: Mapped[str | None] = mapped_column(String(100))
-    frequency: Mapped[str | None] = mapped_column(String(20))
-    start_date: Mapped[datetime | None] = mapped_column(DateTime)
-    end_date: Mapped[datetime | None] = mapped_column(DateTime)
+    num_rows: Mapped[int | None] = mapped_column(Integer, comment="Rows of the file.")
+    num_columns: Mapped[int | None] = mapped_column(Integer, comment="Columns of the file.")
+    num_time_series: Mapped[int | None] = mapped_column(Integer, comment="Distinct unique_id.")
+    date_column: Mapped[str | None] = mapped_column(
+        String(100), comment="Column of the timestamps."
+    )
+    target_column: Mapped[str | None] = mapped_column(
+        String(100), comment="Column of what is forecast."
+    )
+    frequency: Mapped[str | None] = mapped_column(
+        String(20), comment="As pandas writes it: h, D, MS."
+    )
+    start_date: Mapped[datetime | None] = mapped_column(
+        DateTime, comment="First timestamp, on the clock of the data."
+    )
+    end_date: Mapped[datetime | None] = mapped_column(
+        DateTime, comment="Last timestamp, on the clock of the data."
+    )
     schema_definition: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB, comment="Of a quarter: the roles of its exogenous columns."
     )
-    column_types: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    missing_values_count: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))
-    duplicate_rows_count: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))
-    version: Mapped[str | None] = mapped_column(String(50), server_default="1.0.0")
+    column_types: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="Type of every column."
+    )
+    missing_values_count: Mapped[int | None] = mapped_column(
+        Integer, server_default=text("0"), comment="Gaps in the grid and missing values."
+    )
+    duplicate_rows_count: Mapped[int | None] = mapped_column(
+        Integer, server_default=text("0"), comment="Rows that stand twice."
+    )
+    version: Mapped[str | None] = mapped_column(
+        String(50), server_default="1.0.0", comment="Counted up whenever a quarter is restated."
+    )
     parent_dataset_id: Mapped[int | None] = mapped_column(
         ForeignKey("datasets.dataset_id"),
         comment="The version that this one restates; of a first version, the raw file.",
     )
     quarter_start: Mapped[date | None] = mapped_column(Date, comment="NULL for raw files.")
-    tags: Mapped[Tags]
+    tags: Mapped[Tags] = mapped_column(comment="Labels, as a JSON object; counted in tags.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Content hash, sources with their hashes, the report of the validation.",
     )
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
 
     __table_args__ = (
         CheckConstraint(
@@ -103,33 +133,51 @@ class DatasetFeature(Base):
 
     __tablename__ = "dataset_features"
 
-    feature_id: Mapped[BigId]
-    dataset_id: Mapped[int] = mapped_column(ForeignKey("datasets.dataset_id", ondelete="CASCADE"))
-    feature_name: Mapped[Name]
-    feature_type: Mapped[str] = mapped_column(String(50))
-    data_type: Mapped[str] = mapped_column(String(50))
-    min_value: Mapped[float | None] = mapped_column(Double)
-    max_value: Mapped[float | None] = mapped_column(Double)
-    mean_value: Mapped[float | None] = mapped_column(Double)
-    median_value: Mapped[float | None] = mapped_column(Double)
-    std_value: Mapped[float | None] = mapped_column(Double)
-    num_unique_values: Mapped[int | None] = mapped_column(Integer)
-    unique_values: Mapped[list[Any] | None] = mapped_column(JSONB)
-    missing_count: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))
-    missing_percentage: Mapped[Decimal | None] = mapped_column(
-        Numeric(5, 2), server_default=text("0.00")
+    feature_id: Mapped[BigId] = mapped_column(comment="Key.")
+    dataset_id: Mapped[int] = mapped_column(
+        ForeignKey("datasets.dataset_id", ondelete="CASCADE"), comment="The dataset."
     )
-    feature_role: Mapped[str | None] = mapped_column(String(50))
-    is_target: Mapped[bool | None] = mapped_column(Boolean, server_default=text("false"))
-    is_exogenous: Mapped[bool | None] = mapped_column(Boolean, server_default=text("false"))
+    feature_name: Mapped[Name] = mapped_column(comment="The column.")
+    feature_type: Mapped[str] = mapped_column(
+        String(50), comment="numeric, categorical, datetime, text or boolean."
+    )
+    data_type: Mapped[str] = mapped_column(String(50), comment="As it is stored.")
+    min_value: Mapped[float | None] = mapped_column(Double, comment="Smallest value.")
+    max_value: Mapped[float | None] = mapped_column(Double, comment="Largest value.")
+    mean_value: Mapped[float | None] = mapped_column(Double, comment="Mean value.")
+    median_value: Mapped[float | None] = mapped_column(Double, comment="Median.")
+    std_value: Mapped[float | None] = mapped_column(Double, comment="Standard deviation.")
+    num_unique_values: Mapped[int | None] = mapped_column(Integer, comment="Distinct values.")
+    unique_values: Mapped[list[Any] | None] = mapped_column(
+        JSONB, comment="The values, where there are few."
+    )
+    missing_count: Mapped[int | None] = mapped_column(
+        Integer, server_default=text("0"), comment="Missing values."
+    )
+    missing_percentage: Mapped[Decimal | None] = mapped_column(
+        Numeric(5, 2), server_default=text("0.00"), comment="Missing values, of 100."
+    )
+    feature_role: Mapped[str | None] = mapped_column(
+        String(50), comment="What the column is to the pipeline."
+    )
+    is_target: Mapped[bool | None] = mapped_column(
+        Boolean, server_default=text("false"), comment="true: what is forecast."
+    )
+    is_exogenous: Mapped[bool | None] = mapped_column(
+        Boolean, server_default=text("false"), comment="true: helps to forecast."
+    )
     exogenous_type: Mapped[str | None] = mapped_column(
         String(50), comment="future: known ahead; historic: up to the cutoff; static."
     )
-    importance_score: Mapped[float | None] = mapped_column(Double)
-    correlation_with_target: Mapped[float | None] = mapped_column(Double)
-    tags: Mapped[Tags]
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    importance_score: Mapped[float | None] = mapped_column(Double, comment="Left to users.")
+    correlation_with_target: Mapped[float | None] = mapped_column(
+        Double, comment="Pearson's, over all rows."
+    )
+    tags: Mapped[Tags] = mapped_column(comment="Labels, as a JSON object; counted in tags.")
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
 
     __table_args__ = (
         CheckConstraint(

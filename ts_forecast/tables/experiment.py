@@ -21,16 +21,28 @@ class Experiment(Base):
 
     experiment_id: Mapped[BigId] = mapped_column(comment="The experiment's number.")
     experiment_name: Mapped[Name] = mapped_column(comment="The pipeline's name.")
-    experiment_description: Mapped[LongText | None]
-    experiment_type: Mapped[str] = mapped_column(String(50), server_default="training")
-    status: Mapped[str] = mapped_column(String(50), server_default="active")
+    experiment_description: Mapped[LongText | None] = mapped_column(comment="For people.")
+    experiment_type: Mapped[str] = mapped_column(
+        String(50),
+        server_default="training",
+        comment="training, testing, production or development.",
+    )
+    status: Mapped[str] = mapped_column(
+        String(50), server_default="active", comment="active, archived or deleted."
+    )
     lifecycle_stage: Mapped[str] = mapped_column(
         String(50), server_default="active", comment="As MLflow's lifecycle stage."
     )
-    created_by: Mapped[Name | None]
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
-    deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    created_by: Mapped[Name | None] = mapped_column(
+        comment="Whose it is: a database user or users.username."
+    )
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
+    deleted_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="Set where it is deleted softly."
+    )
     tags: Mapped[Tags] = mapped_column(comment="Free-form labels.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
         "metadata",
@@ -85,40 +97,59 @@ class Run(Base):
 
     __tablename__ = "runs"
 
-    run_id: Mapped[BigId]
-    run_uuid: Mapped[UUID] = mapped_column(unique=True, server_default=text("gen_random_uuid()"))
+    run_id: Mapped[BigId] = mapped_column(comment="Key.")
+    run_uuid: Mapped[UUID] = mapped_column(
+        unique=True,
+        server_default=text("gen_random_uuid()"),
+        comment="The same row under a name that is unique everywhere.",
+    )
     experiment_id: Mapped[int] = mapped_column(
-        ForeignKey("experiments.experiment_id", ondelete="CASCADE")
+        ForeignKey("experiments.experiment_id", ondelete="CASCADE"), comment="The pipeline."
     )
     parent_run_id: Mapped[int | None] = mapped_column(
         ForeignKey("runs.run_id", ondelete="SET NULL"), comment="The search of a trial, say."
     )
-    run_name: Mapped[Name]
-    run_description: Mapped[LongText | None]
+    run_name: Mapped[Name] = mapped_column(comment="For people.")
+    run_description: Mapped[LongText | None] = mapped_column(comment="For people.")
     run_fingerprint: Mapped[str] = mapped_column(
         String(64), comment="SHA-256 of everything that decides the result."
     )
-    status: Mapped[str] = mapped_column(String(50), server_default="running")
-    lifecycle_stage: Mapped[str] = mapped_column(String(50), server_default="active")
-    start_time: Mapped[CreatedAt]
-    end_time: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    execution_duration_seconds: Mapped[Decimal | None] = mapped_column(Numeric(12, 3))
-    source_type: Mapped[str | None] = mapped_column(String(50))
-    source_name: Mapped[LongText | None]
-    git_commit_hash: Mapped[str | None] = mapped_column(String(40))
-    git_branch: Mapped[Name | None]
-    git_repo_url: Mapped[LongText | None]
-    user_id: Mapped[Name | None]
+    status: Mapped[str] = mapped_column(
+        String(50),
+        server_default="running",
+        comment="running, completed, failed, killed or scheduled.",
+    )
+    lifecycle_stage: Mapped[str] = mapped_column(
+        String(50), server_default="active", comment="deleted: another attempt took its place."
+    )
+    start_time: Mapped[CreatedAt] = mapped_column(comment="On the server's clock.")
+    end_time: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="On the server's clock."
+    )
+    execution_duration_seconds: Mapped[Decimal | None] = mapped_column(
+        Numeric(12, 3), comment="From start_time to end_time."
+    )
+    source_type: Mapped[str | None] = mapped_column(String(50), comment="What started it.")
+    source_name: Mapped[LongText | None] = mapped_column(comment="The code that ran.")
+    git_commit_hash: Mapped[str | None] = mapped_column(String(40), comment="Of the code that ran.")
+    git_branch: Mapped[Name | None] = mapped_column(comment="Of the code that ran.")
+    git_repo_url: Mapped[LongText | None] = mapped_column(comment="Of the code that ran.")
+    user_id: Mapped[Name | None] = mapped_column(comment="Who ran it.")
     error_message: Mapped[LongText | None] = mapped_column(
         comment="Why it failed or was killed, in one line."
     )
     quarter_start: Mapped[date | None] = mapped_column(Date, comment="First day of the quarter.")
-    tags: Mapped[Tags]
+    tags: Mapped[Tags] = mapped_column(comment="kind, quarter, model and labels of users.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Environment, and what the run came to.",
     )
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
     deleted_at: Mapped[datetime | None] = mapped_column(
         DateTime(timezone=True), comment="Set when a later attempt took this run's place."
     )

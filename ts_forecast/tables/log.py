@@ -35,14 +35,20 @@ class SystemLog(Base):
 
     __tablename__ = "system_logs"
 
-    log_id: Mapped[int] = mapped_column(BigInteger, LOG_ID, server_default=LOG_ID.next_value())
-    log_level: Mapped[str] = mapped_column(String(20))
-    log_message: Mapped[LongText]
+    log_id: Mapped[int] = mapped_column(
+        BigInteger, LOG_ID, server_default=LOG_ID.next_value(), comment="Key, with created_at."
+    )
+    log_level: Mapped[str] = mapped_column(
+        String(20), comment="DEBUG, INFO, WARNING, ERROR or CRITICAL."
+    )
+    log_message: Mapped[LongText] = mapped_column(comment="What was said.")
     log_source: Mapped[Name | None] = mapped_column(comment="The logger's name.")
-    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.run_id", ondelete="SET NULL"))
+    run_id: Mapped[int | None] = mapped_column(
+        ForeignKey("runs.run_id", ondelete="SET NULL"), comment="The run that it is about."
+    )
     user_id: Mapped[Name | None] = mapped_column(comment="The application user's name.")
-    stack_trace: Mapped[LongText | None]
-    exception_type: Mapped[Name | None]
+    stack_trace: Mapped[LongText | None] = mapped_column(comment="Of an exception.")
+    exception_type: Mapped[Name | None] = mapped_column(comment="Of an exception.")
     extra_data: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB,
         server_default=text("'{}'::jsonb"),
@@ -76,15 +82,21 @@ class AuditLog(Base):
     __tablename__ = "audit_logs"
 
     audit_id: Mapped[int] = mapped_column(
-        BigInteger, AUDIT_ID, server_default=AUDIT_ID.next_value()
+        BigInteger, AUDIT_ID, server_default=AUDIT_ID.next_value(), comment="Key, with created_at."
     )
-    table_name: Mapped[Name]
-    operation_type: Mapped[str] = mapped_column(String(20))
+    table_name: Mapped[Name] = mapped_column(comment="The table that was changed.")
+    operation_type: Mapped[str] = mapped_column(
+        String(20), comment="INSERT, UPDATE, DELETE or TRUNCATE."
+    )
     record_id: Mapped[int | None] = mapped_column(
         BigInteger, comment="The row's key; of a slice, the run that published it."
     )
-    old_values: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    new_values: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    old_values: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="The row before; NULL of an INSERT."
+    )
+    new_values: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB, comment="The row after; NULL of a DELETE."
+    )
     changed_fields: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB, comment="Of an UPDATE: the columns that changed, with their new values."
     )
@@ -100,7 +112,9 @@ class AuditLog(Base):
         BigInteger, comment="What was changed together."
     )
     created_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.current_timestamp()
+        DateTime(timezone=True),
+        server_default=func.current_timestamp(),
+        comment="When the transaction began.",
     )
 
     __table_args__ = (

@@ -45,8 +45,12 @@ class Prediction(Base):
     experiment_id: Mapped[int] = mapped_column(
         ForeignKey("experiments.experiment_id", ondelete="CASCADE"), comment="The pipeline."
     )
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.run_id", ondelete="CASCADE"))
-    model_id: Mapped[int] = mapped_column(ForeignKey("models.model_id", ondelete="CASCADE"))
+    run_id: Mapped[int] = mapped_column(
+        ForeignKey("runs.run_id", ondelete="CASCADE"), comment="The run that issued it."
+    )
+    model_id: Mapped[int] = mapped_column(
+        ForeignKey("models.model_id", ondelete="CASCADE"), comment="The model that made it."
+    )
     prediction_date: Mapped[datetime] = mapped_column(DateTime, comment="The date forecast.")
     unique_id: Mapped[str] = mapped_column(Text, comment="The series.")
     horizon: Mapped[int] = mapped_column(
@@ -58,8 +62,12 @@ class Prediction(Base):
     actual_value: Mapped[float | None] = mapped_column(
         Double, comment="NULL where nothing was observed."
     )
-    lower_bound: Mapped[float | None] = mapped_column(Double)
-    upper_bound: Mapped[float | None] = mapped_column(Double)
+    lower_bound: Mapped[float | None] = mapped_column(
+        Double, comment="Of the pipeline's first level."
+    )
+    upper_bound: Mapped[float | None] = mapped_column(
+        Double, comment="Of the pipeline's first level."
+    )
     confidence_level: Mapped[float | None] = mapped_column(
         Double, server_default=text("0.95"), comment="Of lower_bound to upper_bound."
     )
@@ -68,9 +76,12 @@ class Prediction(Base):
         comment="Ascending, at the probabilities of models.model_config->'quantiles'.",
     )
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Whatever else is known, as a JSON object.",
     )
-    created_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When it was stored.")
 
     __table_args__ = (
         PrimaryKeyConstraint(

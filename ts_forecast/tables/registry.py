@@ -29,30 +29,43 @@ class RegisteredModel(Base):
 
     __tablename__ = "model_registry"
 
-    registry_id: Mapped[BigId]
-    model_id: Mapped[int] = mapped_column(ForeignKey("models.model_id", ondelete="CASCADE"))
+    registry_id: Mapped[BigId] = mapped_column(comment="Key.")
+    model_id: Mapped[int] = mapped_column(
+        ForeignKey("models.model_id", ondelete="CASCADE"), comment="The fitted model."
+    )
     registered_model_name: Mapped[Name] = mapped_column(comment="<pipeline>/<model>")
-    model_version: Mapped[int] = mapped_column(Integer)
+    model_version: Mapped[int] = mapped_column(Integer, comment="Counted up per name.")
     current_stage: Mapped[str] = mapped_column(
         String(50), server_default="staging", comment="none, staging, production or archived"
     )
-    previous_stage: Mapped[str | None] = mapped_column(String(50))
-    stage_transition_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    approved_by: Mapped[Name | None]
-    approved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    approval_notes: Mapped[LongText | None]
-    deployed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    deployment_target: Mapped[str | None] = mapped_column(String(100))
+    previous_stage: Mapped[str | None] = mapped_column(
+        String(50), comment="Before the last transition."
+    )
+    stage_transition_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="Of the last transition."
+    )
+    approved_by: Mapped[Name | None] = mapped_column(comment="Who let it go on.")
+    approved_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), comment="When.")
+    approval_notes: Mapped[LongText | None] = mapped_column(comment="Why.")
+    deployed_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="When it went into production."
+    )
+    deployment_target: Mapped[str | None] = mapped_column(String(100), comment="Where to.")
     production_metrics: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB, server_default=text("'{}'::jsonb"), comment="Accuracy measured in production."
     )
-    description: Mapped[LongText | None]
-    tags: Mapped[Tags]
+    description: Mapped[LongText | None] = mapped_column(comment="For people.")
+    tags: Mapped[Tags] = mapped_column(comment="Labels, as a JSON object; counted in tags.")
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Whatever else is known, as a JSON object.",
     )
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
 
     __table_args__ = (
         CheckConstraint(
@@ -84,32 +97,53 @@ class Artifact(Base):
 
     __tablename__ = "artifacts"
 
-    artifact_id: Mapped[BigId]
+    artifact_id: Mapped[BigId] = mapped_column(comment="Key.")
     artifact_uuid: Mapped[UUID] = mapped_column(
-        unique=True, server_default=text("gen_random_uuid()")
+        unique=True,
+        server_default=text("gen_random_uuid()"),
+        comment="The same row under a name that is unique everywhere.",
     )
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.run_id", ondelete="CASCADE"))
-    artifact_name: Mapped[Name]
-    artifact_type: Mapped[str] = mapped_column(String(100))
-    artifact_path: Mapped[LongText]
-    file_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    file_format: Mapped[str | None] = mapped_column(String(50))
-    mime_type: Mapped[str | None] = mapped_column(String(100))
+    run_id: Mapped[int] = mapped_column(
+        ForeignKey("runs.run_id", ondelete="CASCADE"), comment="The run that made it."
+    )
+    artifact_name: Mapped[Name] = mapped_column(comment="For people; unique within a run.")
+    artifact_type: Mapped[str] = mapped_column(
+        String(100), comment="model, report, plot and the like."
+    )
+    artifact_path: Mapped[LongText] = mapped_column(comment="Path of the file or folder.")
+    file_size_bytes: Mapped[int | None] = mapped_column(
+        BigInteger, comment="Of the file, or of all in the folder."
+    )
+    file_format: Mapped[str | None] = mapped_column(String(50), comment="Of the file.")
+    mime_type: Mapped[str | None] = mapped_column(String(100), comment="Of the file.")
     file_hash: Mapped[str | None] = mapped_column(
         String(64), comment="SHA-256 of the content; of a folder, of its names and contents."
     )
-    storage_type: Mapped[str] = mapped_column(String(50), server_default="local")
-    storage_path: Mapped[LongText] = mapped_column(comment="Where it lies, as a URI.")
-    description: Mapped[LongText | None]
-    tags: Mapped[Tags]
-    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+    storage_type: Mapped[str] = mapped_column(
+        String(50), server_default="local", comment="Where it is stored: local, s3, …"
     )
-    is_public: Mapped[bool | None] = mapped_column(Boolean, server_default=text("false"))
-    access_count: Mapped[int | None] = mapped_column(Integer, server_default=text("0"))
-    last_accessed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
-    created_at: Mapped[CreatedAt]
-    updated_at: Mapped[CreatedAt]
+    storage_path: Mapped[LongText] = mapped_column(comment="Where it lies, as a URI.")
+    description: Mapped[LongText | None] = mapped_column(comment="For people.")
+    tags: Mapped[Tags] = mapped_column(comment="Labels, as a JSON object; counted in tags.")
+    metadata_: Mapped[dict[str, Any] | None] = mapped_column(
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Whatever else is known, as a JSON object.",
+    )
+    is_public: Mapped[bool | None] = mapped_column(
+        Boolean, server_default=text("false"), comment="Left to users."
+    )
+    access_count: Mapped[int | None] = mapped_column(
+        Integer, server_default=text("0"), comment="Left to users."
+    )
+    last_accessed_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="Left to users."
+    )
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
+    updated_at: Mapped[CreatedAt] = mapped_column(
+        comment="When the row last changed; a trigger keeps it."
+    )
 
     __table_args__ = (
         CheckConstraint(

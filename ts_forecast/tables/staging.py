@@ -20,26 +20,35 @@ class Upload(Base):
 
     __tablename__ = "uploads"
 
-    upload_id: Mapped[BigId]
+    upload_id: Mapped[BigId] = mapped_column(comment="Key.")
     experiment_id: Mapped[int | None] = mapped_column(
         ForeignKey("experiments.experiment_id", ondelete="CASCADE"),
         comment="The pipeline whose source it belongs to.",
     )
-    file_path: Mapped[LongText]
-    file_format: Mapped[str | None] = mapped_column(String(50))
-    file_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    file_path: Mapped[LongText] = mapped_column(comment="Where it arrived.")
+    file_format: Mapped[str | None] = mapped_column(
+        String(50), comment="csv, parquet, json or feather."
+    )
+    file_size_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="Size of the file.")
     file_hash: Mapped[str | None] = mapped_column(
         String(64), comment="SHA-256 of the file's bytes."
     )
-    status: Mapped[str] = mapped_column(String(50), server_default="received")
+    status: Mapped[str] = mapped_column(
+        String(50), server_default="received", comment="received, validating, accepted or rejected."
+    )
     error_message: Mapped[LongText | None] = mapped_column(
         comment="Of a rejected file, in one line."
     )
-    uploaded_by: Mapped[Name | None]
-    received_at: Mapped[CreatedAt]
-    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    uploaded_by: Mapped[Name | None] = mapped_column(comment="Who brought it.")
+    received_at: Mapped[CreatedAt] = mapped_column(comment="When it was first seen.")
+    finished_at: Mapped[datetime | None] = mapped_column(
+        DateTime(timezone=True), comment="When it was accepted or rejected."
+    )
     metadata_: Mapped[dict[str, Any] | None] = mapped_column(
-        "metadata", JSONB, server_default=text("'{}'::jsonb")
+        "metadata",
+        JSONB,
+        server_default=text("'{}'::jsonb"),
+        comment="Whatever else is known, as a JSON object.",
     )
 
     __table_args__ = (
@@ -60,17 +69,19 @@ class Rejected(Base):
 
     __tablename__ = "rejected"
 
-    rejected_id: Mapped[BigId]
+    rejected_id: Mapped[BigId] = mapped_column(comment="Key.")
     upload_id: Mapped[int] = mapped_column(
-        ForeignKey("staging.uploads.upload_id", ondelete="CASCADE")
+        ForeignKey("staging.uploads.upload_id", ondelete="CASCADE"), comment="The file."
     )
     row_number: Mapped[int | None] = mapped_column(
         BigInteger, comment="As an editor counts lines, the header being 1; NULL: the whole file."
     )
-    column_name: Mapped[Name | None]
+    column_name: Mapped[Name | None] = mapped_column(
+        comment="Where in the row; NULL: the row as a whole."
+    )
     reason: Mapped[LongText] = mapped_column(comment="What is wrong, in one line.")
     raw_values: Mapped[dict[str, Any] | None] = mapped_column(JSONB, comment="The row as read.")
-    created_at: Mapped[CreatedAt]
+    created_at: Mapped[CreatedAt] = mapped_column(comment="When the row was made.")
 
     __table_args__ = (
         CheckConstraint("row_number IS NULL OR row_number > 0", "ck_rejected_row_number"),
