@@ -55,7 +55,7 @@ format: $(VENV)/.installed-dev ## Format the code and write generated files
 	@$(BIN)/python -m ts_forecast.pipeline_file > docs/pipeline.schema.json
 
 .PHONY: constraints
-constraints: ## Pin what a fresh environment holds; to upgrade a package, delete its line before
+constraints: ## Pin what a fresh environment holds; to upgrade a package, edit its line before
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
 	  && $(PYTHON) -m venv "$$fresh" \
 	  && "$$fresh/bin/pip" install -q "$(TORCH)" \
