@@ -37,14 +37,14 @@ console = Console()
 
 def main(
     series: Annotated[int, typer.Option(min=1, help="How many series.")] = 1000,
-    days: Annotated[int, typer.Option(min=200, help="Days of history, the quarter included.")] = 730,
+    days: Annotated[
+        int, typer.Option(min=200, help="Days of history, the quarter included.")
+    ] = 730,
     horizon: Annotated[int, typer.Option(min=1, help="Days ahead.")] = 14,
     model: Annotated[str, typer.Option(help="A univariate neural model with future columns.")] = (
         "NHITS"
     ),
-    sample: Annotated[
-        int, typer.Option(min=1, help="On how many cutoffs predict() is timed.")
-    ] = 8,
+    sample: Annotated[int, typer.Option(min=1, help="On how many cutoffs predict() is timed.")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch, for both.")] = 1,
 ) -> None:
     """Time both and print a table."""
