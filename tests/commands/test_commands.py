@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine, text
 
+from ts_forecast.db import migrate
 from ts_forecast.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -154,8 +155,8 @@ def test_commands__wrong__one_line_and_its_exit_code(
 
 
 def test_db__current_and_history__say_where_the_schema_is(environment: dict[str, str]) -> None:
-    assert run(environment, "db", "current").stdout.strip() == "0001 (head)"
-    assert "* 0001" in run(environment, "db", "history").stdout
+    assert run(environment, "db", "current").stdout.strip() == f"{migrate.head()} (head)"
+    assert f"* {migrate.head()}" in run(environment, "db", "history").stdout
     assert run(environment, "db", "downgrade", "base", "--yes").returncode == 0
     assert run(environment, "db", "current").returncode == 1
     assert run(environment, "db", "upgrade").returncode == 0

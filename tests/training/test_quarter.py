@@ -148,7 +148,7 @@ def test_train_quarter__fit_fails__a_failed_run_and_nothing_else(
     with transaction(engine) as session:
         run = session.scalars(select(Run)).one()
         assert run.status == "failed"
-        assert "refuses its parameters" in run.metadata_["error"]
+        assert "refuses its parameters" in run.error_message
         assert session.scalars(select(Model)).all() == []
     folder = problem.settings.model_dir
     assert not [path for path in folder.rglob("*") if path.is_file()]
