@@ -238,26 +238,40 @@ def open_run(
     standing = find_completed(session, key.experiment_id, key.fingerprint)
     if standing is not None and not force:
         return OpenRun(standing.run_id, standing.run_uuid, reused=True, key=key)
-    _retire_attempts(session, key)
+    retire_attempts(session, key)
     row = Run(
-        experiment_id=key.experiment_id,
-        parent_run_id=key.parent_run_id,
-        run_name=key.name[:_MAX_NAME_LENGTH],
-        run_fingerprint=key.fingerprint,
+        **row_values(key, source_type=source_type, user_id=user_id, tags=tags, metadata=metadata),
         status="running",
-        source_type=source_type,
-        source_name=f"ts_forecast.{key.kind}",
-        git_commit_hash=source_revision().commit,
-        git_branch=source_revision().branch,
-        user_id=user_id,
-        quarter_start=key.quarter.start.date(),
-        tags={**(tags or {}), "kind": key.kind, "quarter": key.quarter.label},
-        metadata_={**describe_environment(), **(metadata or {})},
         **(_soft_deleted() if standing is not None else {}),
     )
     session.add(row)
     session.flush()
     return OpenRun(row.run_id, row.run_uuid, reused=False, key=key)
+
+
+def row_values(
+    key: RunKey,
+    *,
+    source_type: SourceType,
+    user_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Columns of a run's row, all but how it goes."""
+    return {
+        "experiment_id": key.experiment_id,
+        "parent_run_id": key.parent_run_id,
+        "run_name": key.name[:_MAX_NAME_LENGTH],
+        "run_fingerprint": key.fingerprint,
+        "source_type": source_type,
+        "source_name": f"ts_forecast.{key.kind}",
+        "git_commit_hash": source_revision().commit,
+        "git_branch": source_revision().branch,
+        "user_id": user_id,
+        "quarter_start": key.quarter.start.date(),
+        "tags": {**(tags or {}), "kind": key.kind, "quarter": key.quarter.label},
+        "metadata_": {**describe_environment(), **(metadata or {})},
+    }
 
 
 @contextmanager
@@ -308,8 +322,8 @@ def _end(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
     return ended.one_or_none() is not None
 
 
-def _retire_attempts(session: Session, key: RunKey) -> None:
-    """Soft-delete what earlier attempts left; the caller holds the lock of the fingerprint."""
+def retire_attempts(session: Session, key: RunKey) -> None:
+    """Soft-delete what earlier attempts left; the caller holds the lock of ``lock_name``."""
     reason = "its process ended without a word; found by the next attempt"
     session.execute(
         update(Run)
