@@ -14,6 +14,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Annotated
@@ -117,17 +118,17 @@ def main(
         content = slice_rows(0)
         with Readers(engine, readers, series) as meanwhile:
             for turn in range(rounds):
-                timed("bare binary COPY", lambda: _copy(engine, content))
-                timed("publish", lambda: publish(_FIRST_NEW + turn, content))
+                timed("bare binary COPY", partial(_copy, engine, content))
+                timed("publish", partial(publish, _FIRST_NEW + turn, content))
                 content = slice_rows(100 + turn)
-                timed("re-publish", lambda: publish(1, content))
-                timed("publish unchanged", lambda: publish(1, content))
+                timed("re-publish", partial(publish, 1, content))
+                timed("publish unchanged", partial(publish, 1, content))
         if to_sql:
             publish(_TO_SQL, slice_rows(0).slice(0, 1))
             frame = _full(content, _TO_SQL).to_pandas()
             frame["quantiles"] = frame["quantiles"].map(lambda values: values.tolist())
             frame["horizon"] += 100_000  # not the key of the one row that made the partition
-            timed("DataFrame.to_sql", lambda: _to_sql(engine, frame))
+            timed("DataFrame.to_sql", partial(_to_sql, engine, frame))
     _print(seconds, before.waits, meanwhile.waits, rows, rounds)
 
 
