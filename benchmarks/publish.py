@@ -19,11 +19,12 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Annotated
 
+import pandas as pd
 import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine, text
+from sqlalchemy import ARRAY, Double, Engine, text
 
 from benchmarks.ground import DATABASE_HELP, forecasts, fresh_database, owners
 from ts_forecast.db.arrow import append_rows
@@ -147,8 +148,15 @@ def _copy(engine: Engine, rows: pa.Table) -> None:
     append_rows(engine, "bare", full)
 
 
-def _to_sql(engine: Engine, frame: object) -> None:
-    frame.to_sql("predictions", engine, if_exists="append", index=False, chunksize=50_000)  # type: ignore[attr-defined]
+def _to_sql(engine: Engine, frame: pd.DataFrame) -> None:
+    frame.to_sql(
+        "predictions",
+        engine,
+        if_exists="append",
+        index=False,
+        chunksize=50_000,
+        dtype={"quantiles": ARRAY(Double)},
+    )
 
 
 def _print(
