@@ -192,6 +192,20 @@ def detach_leaf(connection: Connection, quarter: Quarter, name: str) -> None:
     connection.execute(text(f"ALTER TABLE {quarter_table(quarter)} DETACH PARTITION {name}"))
 
 
+def unreference_leaf(connection: Connection, name: str) -> None:
+    """Take a detached leaf's foreign keys away, so that dropping it locks nothing but itself."""
+    for column in _REFERENCES:
+        connection.execute(
+            text(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS fk_{PARENT}_{column}")
+        )
+
+
+def is_referencing(connection: Connection, name: str) -> bool:
+    """Whether a table has foreign keys."""
+    query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(:name) "
+    return bool(connection.scalar(text(f"{query} AND contype = 'f')"), {"name": name}))
+
+
 def drop(connection: Connection, name: str) -> None:
     """Drop a detached leaf, if another has not done so."""
     connection.execute(text(f"DROP TABLE IF EXISTS {name}"))

@@ -172,7 +172,9 @@ def latest_forecasts(
     if unique_id is not None:
         bounds["series"] = unique_id
     with engine.connect() as connection:
-        return pd.DataFrame(connection.execute(text(query), bounds).mappings().all())
+        result = connection.execute(text(query), bounds)
+        # Tuples: pandas takes five times as long over mappings.
+        return pd.DataFrame([tuple(row) for row in result], columns=list(result.keys()))
 
 
 def _model_of(

@@ -190,6 +190,7 @@ def _publish(
         if leaf in standing:
             partitions.detach_leaf(work, quarter, leaf)
             work.execute(text(f"ALTER TABLE {leaf} RENAME TO {retired}"))
+            partitions.unreference_leaf(work, retired)
         work.execute(text(f"ALTER TABLE {offline} RENAME TO {leaf}"))
         partitions.attach_leaf(work, quarter, leaf, experiment_id)
 
@@ -263,11 +264,16 @@ def _clear_orphans(engine: Engine, quarter: Quarter, experiment_id: int) -> None
     with engine.connect() as connection:
         names = partitions.orphans(connection, quarter, experiment_id)
 
-    def drop(name: str, work: Connection, attempt: int) -> None:
-        # Another may have dropped it meanwhile.
-        if partitions.exists(work, name):
+    def unreference(name: str, work: Connection, attempt: int) -> None:
+        if partitions.is_referencing(work, name):
             partitions.lock_for_change(work, "ACCESS EXCLUSIVE", name, attempt=attempt)
-            partitions.drop(work, name)
+            partitions.unreference_leaf(work, name)
+
+    def drop(name: str, work: Connection, attempt: int) -> None:
+        work.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        partitions.drop(work, name)
 
     for name in names:
-        _changed(engine, partial(drop, name), _CLEARING_ATTEMPTS)
+        # Apart: a commit that deletes files takes its time, and nobody should wait for it.
+        if _changed(engine, partial(unreference, name), _CLEARING_ATTEMPTS):
+            _changed(engine, partial(drop, name), _CLEARING_ATTEMPTS)
