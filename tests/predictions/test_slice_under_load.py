@@ -1,88 +1,30 @@
-"""Publishing beside readers, writers, backups and other hands, and with a writer that is killed."""
+"""Publishing beside readers, writers, vacuums, backups and other hands."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from tests.predictions.slices import LEAF, QUARTER, count, detached, make_owners, publish, table
 from ts_forecast.db import partitions
-from ts_forecast.db.engine import exclusive, transaction
+from ts_forecast.db.engine import transaction
 from ts_forecast.errors import PublishError
 from ts_forecast.predictions import slice as slice_module
-from ts_forecast.predictions.slice import PREDICTION_SCHEMA, Published, publish_slice, slice_version
-from ts_forecast.quarters import Quarter
-
-REPOSITORY = Path(__file__).parents[2]
-QUARTER = Quarter(2024, 1)
-LEAF = partitions.leaf_table(QUARTER, 1)
-OWNERS = (
-    "INSERT INTO experiments (experiment_name) VALUES ('shop')",
-    "INSERT INTO runs (experiment_id, run_name, run_fingerprint) VALUES (1, 'r', 'f')",
-    "INSERT INTO models (run_id, model_name, model_type, framework, model_config, "
-    "model_file_path) VALUES (1, 'm', 'MLP', 'neuralforecast', '{}', 'x')",
-)
-PUBLISH = """
-import sys
-import pyarrow as pa
-from ts_forecast.db.engine import create_engine
-from ts_forecast.predictions.slice import publish_slice
-from ts_forecast.quarters import Quarter
-url, rows = sys.argv[1:]
-with pa.memory_map(rows) as source:
-    table = pa.ipc.open_file(source).read_all()
-publish_slice(create_engine(url), experiment_id=1, run_id=1, quarter=Quarter(2024, 1), rows=table)
-"""
+from ts_forecast.predictions.slice import slice_version
 
 
 @pytest.fixture(autouse=True)
 def owners(engine: Engine) -> None:
     """An experiment, a run and a model for rows to refer to."""
-    with engine.begin() as connection:
-        for statement in OWNERS:
-            connection.execute(text(statement))
-
-
-def table(count: int, value: float = 0.0) -> pa.Table:
-    nulls = pa.nulls(count, pa.float64())
-    return pa.table(
-        {
-            "model_id": np.ones(count, np.int64),
-            "unique_id": [f"s{i:06d}" for i in range(count)],
-            "prediction_date": np.full(count, np.datetime64("2024-02-01", "us")),
-            "horizon": np.ones(count, np.int32),
-            "predicted_value": np.full(count, value),
-            "actual_value": nulls,
-            "lower_bound": nulls,
-            "upper_bound": nulls,
-            "confidence_level": nulls,
-            "quantiles": pa.nulls(count, pa.list_(pa.float64())),
-        }
-    ).cast(PREDICTION_SCHEMA)
-
-
-def publish(engine: Engine, rows: pa.Table) -> Published:
-    return publish_slice(engine, experiment_id=1, run_id=1, quarter=QUARTER, rows=rows)
-
-
-def count(connection: Connection) -> int:
-    return int(connection.scalar(text("SELECT count(*) FROM predictions")) or 0)
-
-
-def detached(connection: Connection) -> list[str]:
-    query = "SELECT relname FROM pg_class WHERE relname ~ '_[no][0-9a-f]{8}$' AND relkind = 'r'"
-    return list(connection.scalars(text(query)))
+    make_owners(engine)
 
 
 @contextmanager
@@ -137,20 +79,62 @@ def test_publish_slice__readers_poll__see_whole_slices_and_hardly_wait(engine: E
     assert max(waits) < 2, "readers waited for a writer"
 
 
-def test_publish_slice__runs_are_written_in_another_order__nobody_is_shot(engine: Engine) -> None:
-    def track() -> None:
-        # models before runs, where publishing locks runs before models.
-        with engine.begin() as connection:
-            connection.execute(text("UPDATE models SET status = 'trained'"))
-            time.sleep(0.02)
-            connection.execute(text("UPDATE runs SET run_description = 'x'"))
+@pytest.mark.parametrize("first, second", [("models", "runs"), ("runs", "models")])
+def test_publish_slice__tables_are_written_in_either_order__nobody_is_shot(
+    engine: Engine, first: str, second: str
+) -> None:
+    finished = list[float]()
 
+    def track() -> None:
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE {first} SET tags = '{{}}'"))
+            time.sleep(0.02)
+            connection.execute(text(f"UPDATE {second} SET tags = '{{}}'"))
+        finished.append(time.monotonic())
+
+    # Without a pause between its transactions: the tables are locked all the while.
     with beside(track):
         for attempt in range(5):
             publish(engine, table(500, float(attempt)))
 
     with engine.connect() as connection:
         assert count(connection) == 500
+    # A lock that publishing waits for keeps others waiting no longer than one deadlock of ours.
+    assert max(np.diff(finished)) < 2
+
+
+def test_publish_slice__leaf_is_vacuumed__waits_for_it_and_keeps_no_reader_waiting(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slice_module, "_ATTEMPTS", 1)
+    publish(engine, table(3000))
+    waits = list[float]()
+
+    def read() -> None:
+        begun = time.monotonic()
+        with engine.connect() as connection:
+            count(connection)
+        waits.append(time.monotonic() - begun)
+
+    with ThreadPoolExecutor() as pool, engine.connect() as vacuum, beside(read):
+        # The lock of a vacuum; an automatic one is ended by who waits for it.
+        vacuum.execute(text(f"LOCK TABLE {LEAF} IN SHARE UPDATE EXCLUSIVE MODE"))
+        publishing = pool.submit(publish, engine, table(2000, 1.0))
+        time.sleep(1.5)
+        assert not publishing.done()
+        vacuum.rollback()
+        assert publishing.result().changed
+
+    with engine.connect() as connection:
+        assert count(connection) == 2000
+        # Swapped, and not filled under the readers.
+        assert (
+            connection.scalar(
+                text(f"SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = '{LEAF}'")
+            )
+            == 0
+        )
+    assert max(waits) < 1
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -188,41 +172,6 @@ def test_publish_slice__writer_keeps_runs_locked__leaves_the_old_one(
         with engine.connect() as connection:
             assert count(connection) == 300
     assert publish(engine, table(400, 1.0)).changed
-
-
-def test_publish_slice__writer_killed_in_its_copy__old_slice_stands(
-    engine: Engine, tmp_path: Path
-) -> None:
-    publish(engine, table(300))
-    rows = tmp_path / "rows.arrow"
-    with pa.OSFile(str(rows), "wb") as sink, pa.ipc.new_file(sink, PREDICTION_SCHEMA) as writer:
-        writer.write_table(table(400_000, 1.0))
-    url = engine.url.render_as_string(hide_password=False)
-    copying = text(
-        "SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'COPY%' AND state = 'active'"
-    )
-
-    writing = subprocess.Popen([sys.executable, "-c", PUBLISH, url, str(rows)], cwd=REPOSITORY)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with engine.connect() as connection:
-            if connection.scalar(copying):
-                break
-        time.sleep(0.002)
-    else:
-        pytest.fail("the writer never copied")
-    writing.send_signal(signal.SIGKILL)
-    writing.wait()
-
-    with engine.connect() as connection:
-        assert count(connection) == 300
-        assert len(detached(connection)) == 1
-    with exclusive(engine, "slice", LEAF):
-        pass
-    publish(engine, table(500, 2.0))
-    with engine.connect() as connection:
-        assert count(connection) == 500
-        assert detached(connection) == []
 
 
 @pytest.mark.parametrize("name", [LEAF, partitions.quarter_table(QUARTER)])

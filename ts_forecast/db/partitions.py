@@ -7,6 +7,7 @@ Names and DDL. Filling a leaf and swapping it in is ``predictions.slice``. Table
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import Connection, text
 
@@ -16,6 +17,9 @@ from ts_forecast.quarters import Quarter
 PARENT = "predictions"
 _KEY = "experiment_id, model_id, unique_id, prediction_date, horizon"
 _REFERENCES = {"experiment_id": "experiments", "run_id": "runs", "model_id": "models"}
+# Whoever trains writes models before the run that made them.
+_REFERENCED = ("models", "runs", "experiments")
+_VACUUM_MS, _LOCK_MS = 3000, 50
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,38 @@ def refuse_detached(connection: Connection, table: str) -> None:
             f"The table {table} is there and no partition of {PARENT}: somebody detached it.",
             remedy=f"Attach it again, or rename it (ALTER TABLE {table} RENAME TO …), or drop it.",
         )
+
+
+def lock_for_change(
+    connection: Connection,
+    mode: Literal["SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"],
+    *tables: str,
+    attempt: int = 0,
+) -> None:
+    """Lock what the foreign keys of partitions refer to, and partitions, until the transaction ends.
+
+    At first in a mode that shuts no reader or writer out, in which other publishers wait for us and we
+    for them, and whose waiting ends an autovacuum. Then in earnest: comers wait behind us from here on,
+    so all locks together must be had within ``_LOCK_MS``, far below ``deadlock_timeout``: a deadlock ends
+    our attempt and never another's transaction.
+
+    Args:
+        mode: ``ACCESS EXCLUSIVE`` to attach a leaf that has foreign keys of its own, which become the
+            parent's, or to drop one; else the other, which lets readers through.
+        tables: partitions, locked after what they refer to, as readers do.
+        attempt: every other one locks in the opposite order, for writers who do.
+
+    Raises:
+        OperationalError: another kept a lock.
+    """
+    referenced = _REFERENCED[:: -1 if attempt % 2 else 1]
+    names = ", ".join(f"ONLY {name}" for name in (*referenced, *tables))
+    connection.execute(text(f"SET LOCAL lock_timeout = {_VACUUM_MS}"))
+    connection.execute(text(f"LOCK TABLE {names} IN SHARE UPDATE EXCLUSIVE MODE"))
+    connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
+    connection.execute(text(f"SET LOCAL statement_timeout = {_LOCK_MS}"))
+    connection.execute(text(f"LOCK TABLE {names} IN {mode} MODE"))
+    connection.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
 
 
 def ensure_quarter(connection: Connection, quarter: Quarter) -> str:
@@ -154,6 +190,20 @@ def attach_leaf(connection: Connection, quarter: Quarter, name: str, experiment_
 def detach_leaf(connection: Connection, quarter: Quarter, name: str) -> None:
     """Take a leaf out of readers' sight; waits for those that are reading the quarter."""
     connection.execute(text(f"ALTER TABLE {quarter_table(quarter)} DETACH PARTITION {name}"))
+
+
+def unreference_leaf(connection: Connection, name: str) -> None:
+    """Take a detached leaf's foreign keys away, so that dropping it locks nothing but itself."""
+    for column in _REFERENCES:
+        connection.execute(
+            text(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS fk_{PARENT}_{column}")
+        )
+
+
+def is_referencing(connection: Connection, name: str) -> bool:
+    """Whether a table has foreign keys."""
+    query = "SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = to_regclass(:name) "
+    return bool(connection.scalar(text(f"{query} AND contype = 'f')"), {"name": name}))
 
 
 def drop(connection: Connection, name: str) -> None:

@@ -148,22 +148,33 @@ def slice_is_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> 
     return find_completed(session, experiment, mark) is not None
 
 
-def latest_forecasts(engine: Engine, experiment_id: int, quarter: Quarter) -> pd.DataFrame:
+def latest_forecasts(
+    engine: Engine, experiment_id: int, quarter: Quarter, *, unique_id: str | None = None
+) -> pd.DataFrame:
     """One forecast a (model, series, date): the last that was issued for it.
 
+    Args:
+        unique_id: of this series alone, by its index; None for all of the quarter.
+
     Returns:
-        ``unique_id, ds, model, predicted_value, actual_value, lower_bound, upper_bound``.
+        ``unique_id, ds, model, predicted_value, actual_value, lower_bound, upper_bound``, by model,
+        series and date.
     """
-    query = text(
+    query = (
         "SELECT DISTINCT ON (model_name, unique_id, prediction_date) unique_id, "
         "prediction_date AS ds, model_name AS model, predicted_value, actual_value, lower_bound, "
         "upper_bound FROM predictions JOIN models USING (model_id) "
         "WHERE experiment_id = :experiment AND prediction_date >= :start AND prediction_date < :end "
+        f"{'AND unique_id = :series ' if unique_id is not None else ''}"
         "ORDER BY model_name, unique_id, prediction_date, horizon"
     )
     bounds = {"experiment": experiment_id, "start": quarter.start, "end": quarter.end}
+    if unique_id is not None:
+        bounds["series"] = unique_id
     with engine.connect() as connection:
-        return pd.DataFrame(connection.execute(query, bounds).mappings().all())
+        result = connection.execute(text(query), bounds)
+        # Tuples: pandas takes five times as long over mappings.
+        return pd.DataFrame([tuple(row) for row in result], columns=list(result.keys()))
 
 
 def _model_of(

@@ -3,10 +3,9 @@
 A slice is built offline in a table of its own and swapped in within one short transaction, so that a
 reader sees the whole old slice or the whole new one. What a row must be is ``slice_rows``.
 
-Every change of a table that others use takes its locks in a short transaction under a ``lock_timeout``
-and is tried again: who waits for a lock makes all later comers wait behind it. Attaching a leaf locks
-experiments, runs and models too, exclusively, since its foreign keys become the parent's. The timeout is
-shorter than ``deadlock_timeout``, so that a deadlock ends our attempt and never another's transaction.
+Every change of a table that others use takes all its locks at the beginning of a short transaction
+(``partitions.lock_for_change``), in little time or not at all, and is tried again: who waits for a lock
+makes all later comers wait behind it.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -35,8 +35,9 @@ __all__ += ["slice_version"]
 
 _ATTEMPTS = 12
 _CLEARING_ATTEMPTS = 3
-_LOCK_TIMEOUT_MS = 100
-_LOCK_NOT_AVAILABLE, _DEADLOCK = "55P03", "40P01"
+# Lock not available, query cancelled (all locks in one statement took too long), deadlock.
+_NOT_NOW = ("55P03", "57014", "40P01")
+_Change = Callable[[Connection, int], None]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def publish_slice(
     with exclusive(engine, "slice", leaf):
         with Session(engine) as session:
             standing = slice_version(session, experiment_id, quarter)
+            _refuse_unknown(session, experiment_id, run_id, rows, quarter)
         if standing is not None and standing.content_hash == new_hash:
             return Published(rows.num_rows, False, new_hash, time.monotonic() - begun)
         try:
@@ -98,6 +100,9 @@ def publish_slice(
         except PublishError:
             raise
         except (DBAPIError, DatabaseError) as error:
+            if _stands(engine, experiment_id, quarter, new_hash):
+                # It was the answer that got lost, and not the commit.
+                return Published(rows.num_rows, True, new_hash, time.monotonic() - begun)
             reason = " ".join(str(getattr(error, "orig", None) or error).split())
             raise PublishError(
                 f"The slice of experiment {experiment_id}, {quarter.label} was not published: "
@@ -105,6 +110,34 @@ def publish_slice(
                 remedy="Readers still see the previous one; materialize predictions again.",
             ) from error
     return Published(rows.num_rows, True, new_hash, time.monotonic() - begun)
+
+
+def _stands(engine: Engine, experiment_id: int, quarter: Quarter, content_hash: str) -> bool:
+    """Whether readers see the slice of that hash; False where the database does not answer."""
+    try:
+        with Session(engine) as session:
+            version = slice_version(session, experiment_id, quarter)
+    except DBAPIError:
+        return False
+    return version is not None and version.content_hash == content_hash
+
+
+def _refuse_unknown(
+    session: Session, experiment_id: int, run_id: int, rows: pa.Table, quarter: Quarter
+) -> None:
+    """Refuse rows of owners that are not there, before a million of them are copied."""
+    wanted = {
+        "experiment": ("experiments", [experiment_id]),
+        "run": ("runs", [run_id]),
+        "model": ("models", pc.unique(rows["model_id"]).to_pylist()),
+    }
+    for kind, (table, ids) in wanted.items():
+        query = text(f"SELECT {kind}_id FROM {table} WHERE {kind}_id = ANY(:ids)")
+        if missing := sorted(set(ids) - set(session.scalars(query, {"ids": ids}))):
+            raise PublishError(
+                f"Slice {quarter.label}: the database knows no {kind} {missing[0]}.",
+                remedy="Materialize trained_models of the quarter first.",
+            )
 
 
 def slice_version(session: Session, experiment_id: int, quarter: Quarter) -> SliceVersion | None:
@@ -146,26 +179,39 @@ def _publish(
     rows: pa.Table,
     comment: str,
 ) -> None:
-    token = secrets.token_hex(4)
+    token, table = secrets.token_hex(4), partitions.quarter_table(quarter)
     offline, retired = f"{leaf}_n{token}", f"{leaf}_o{token}"
     full = rows.append_column("experiment_id", pa.repeat(pa.scalar(experiment_id), rows.num_rows))
     full = full.append_column("run_id", pa.repeat(pa.scalar(run_id), rows.num_rows))
 
-    def swap(work: Connection) -> None:
-        if partitions.is_attached(work, leaf):
+    def swap(work: Connection, attempt: int) -> None:
+        standing = [table, leaf] if partitions.is_attached(work, leaf) else [table]
+        partitions.lock_for_change(work, "ACCESS EXCLUSIVE", *standing, attempt=attempt)
+        if leaf in standing:
             partitions.detach_leaf(work, quarter, leaf)
             work.execute(text(f"ALTER TABLE {leaf} RENAME TO {retired}"))
+            partitions.unreference_leaf(work, retired)
         work.execute(text(f"ALTER TABLE {offline} RENAME TO {leaf}"))
         partitions.attach_leaf(work, quarter, leaf, experiment_id)
 
-    def attach_empty(work: Connection) -> None:
+    def attach_empty(work: Connection, attempt: int) -> None:
         if not partitions.is_attached(work, leaf):
+            partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE", attempt=attempt)
             partitions.create_detached_leaf(work, leaf)
             partitions.attach_leaf(work, quarter, leaf, experiment_id)
 
+    def ensure_quarter(work: Connection, attempt: int) -> None:
+        if not partitions.is_attached(work, table):
+            partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE", attempt=attempt)
+            partitions.ensure_quarter(work, quarter)
+
+    def reference(work: Connection, attempt: int) -> None:
+        partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE", attempt=attempt)
+        partitions.reference_leaf(work, offline)
+
     _clear_orphans(engine, quarter, experiment_id)
-    with exclusive(engine, "quarter", partitions.quarter_table(quarter)):
-        _insist(engine, lambda work: partitions.ensure_quarter(work, quarter))
+    with exclusive(engine, "quarter", table):
+        _insist(engine, ensure_quarter)
     try:
         with engine.begin() as work:
             partitions.refuse_detached(work, leaf)
@@ -173,7 +219,7 @@ def _publish(
         append_rows(engine, offline, full)
         with engine.begin() as work:
             partitions.finish_leaf(work, offline, quarter, experiment_id, comment)
-        _insist(engine, lambda work: partitions.reference_leaf(work, offline))
+        _insist(engine, reference)
         with engine.begin() as work:
             partitions.validate_leaf(work, offline)
         if not _changed(engine, swap, _ATTEMPTS):
@@ -187,7 +233,7 @@ def _publish(
         _clear_orphans(engine, quarter, experiment_id)
 
 
-def _insist(engine: Engine, change: Callable[[Connection], object]) -> None:
+def _insist(engine: Engine, change: _Change) -> None:
     if not _changed(engine, change, _ATTEMPTS):
         raise PublishError(
             "The slice was not published: another session keeps a lock on predictions, experiments, "
@@ -196,16 +242,15 @@ def _insist(engine: Engine, change: Callable[[Connection], object]) -> None:
         )
 
 
-def _changed(engine: Engine, change: Callable[[Connection], object], attempts: int) -> bool:
+def _changed(engine: Engine, change: _Change, attempts: int) -> bool:
     """Change tables that others use; False if they kept their locks through all attempts."""
     for attempt in range(attempts):
         try:
             with engine.begin() as work:
-                work.execute(text(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}"))
-                change(work)
+                change(work, attempt)
             return True
         except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) not in (_LOCK_NOT_AVAILABLE, _DEADLOCK):
+            if getattr(error.orig, "sqlstate", None) not in _NOT_NOW:
                 raise
             time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))
     return False
@@ -218,5 +263,17 @@ def _clear_orphans(engine: Engine, quarter: Quarter, experiment_id: int) -> None
     """
     with engine.connect() as connection:
         names = partitions.orphans(connection, quarter, experiment_id)
+
+    def unreference(name: str, work: Connection, attempt: int) -> None:
+        if partitions.is_referencing(work, name):
+            partitions.lock_for_change(work, "ACCESS EXCLUSIVE", name, attempt=attempt)
+            partitions.unreference_leaf(work, name)
+
+    def drop(name: str, work: Connection, attempt: int) -> None:
+        work.execute(text("SET LOCAL lock_timeout = '100ms'"))
+        partitions.drop(work, name)
+
     for name in names:
-        _changed(engine, partial(partitions.drop, name=name), _CLEARING_ATTEMPTS)
+        # Apart: a commit that deletes files takes its time, and nobody should wait for it.
+        if _changed(engine, partial(unreference, name), _CLEARING_ATTEMPTS):
+            _changed(engine, partial(drop, name), _CLEARING_ATTEMPTS)

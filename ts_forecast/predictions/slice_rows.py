@@ -6,6 +6,7 @@ Pure Arrow; publishing them is ``slice``.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -37,49 +38,30 @@ def checked_rows(rows: pa.Table, quarter: Quarter) -> pa.Table:
     Raises:
         PublishError: a row is malformed, twice there or outside of the quarter; names the first.
     """
+    where = f"Slice {quarter.label}"
     try:
         rows = rows.select(PREDICTION_SCHEMA.names).cast(PREDICTION_SCHEMA)
+        # Half a surrogate pair, say: no text, and what follows would stumble over it.
+        rows["unique_id"].validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, ValueError) as error:
-        raise PublishError(
-            f"Slice {quarter.label}: the rows are not forecasts: {error}."
-        ) from error
+        raise PublishError(f"{where}: the rows are not forecasts: {error}.") from error
     if not rows.num_rows:
-        raise PublishError(f"Slice {quarter.label}: there is no forecast in it.")
-    for name in ("predicted_value", "actual_value", "lower_bound", "upper_bound"):
-        bad = pc.fill_null(pc.invert(pc.is_finite(rows[name])), False)
-        if pc.any(bad).as_py():
-            first = rows.filter(bad).slice(0, 1).to_pylist()[0]
+        raise PublishError(f"{where}: there is no forecast in it.")
+    # First of all: a date beyond the year 9999 cannot even be shown.
+    dates = pc.min_max(rows["prediction_date"])
+    first, last = (np.datetime64(dates[end].value, "us") for end in ("min", "max"))
+    if first < np.datetime64(quarter.start) or last >= np.datetime64(quarter.end):
+        raise PublishError(
+            f"{where}: a prediction date lies outside of the quarter ({first} to {last})."
+        )
+    for is_bad, problem in _malformed(rows):
+        if pc.any(is_bad).as_py():
+            row = rows.filter(is_bad).slice(0, 1).to_pylist()[0]
+            name = row["unique_id"] if len(row["unique_id"]) <= 60 else row["unique_id"][:60] + "…"
             raise PublishError(
-                f"Slice {quarter.label}: {name} is {first[name]} for series {first['unique_id']!r} "
-                f"at {first['prediction_date']}, horizon {first['horizon']}."
+                f"{where}: {problem.format(**row)} for series {name!r} at "
+                f"{row['prediction_date']}, horizon {row['horizon']}."
             )
-    bad = _has_no_number(rows["quantiles"])
-    if bad.any():
-        first = rows.slice(int(np.flatnonzero(bad)[0]), 1).to_pylist()[0]
-        raise PublishError(
-            f"Slice {quarter.label}: quantiles are {first['quantiles']} for series "
-            f"{first['unique_id']!r} at {first['prediction_date']}, horizon {first['horizon']}."
-        )
-    crossed = pc.fill_null(pc.greater(rows["lower_bound"], rows["upper_bound"]), False)
-    if pc.any(crossed).as_py():
-        first = rows.filter(crossed).slice(0, 1).to_pylist()[0]
-        raise PublishError(
-            f"Slice {quarter.label}: lower_bound {first['lower_bound']} is above upper_bound "
-            f"{first['upper_bound']} for series {first['unique_id']!r} at "
-            f"{first['prediction_date']}, horizon {first['horizon']}."
-        )
-    lengths = pc.utf8_length(rows["unique_id"])
-    if pc.any(pc.or_(pc.equal(lengths, 0), pc.greater(lengths, 255))).as_py():
-        raise PublishError(f"Slice {quarter.label}: a unique_id is empty or over 255 characters.")
-    if pc.any(pc.less(rows["horizon"], 1)).as_py():
-        raise PublishError(f"Slice {quarter.label}: a horizon is below 1.")
-    dates = rows["prediction_date"]
-    first, last = pc.min(dates).as_py(), pc.max(dates).as_py()
-    if first < quarter.start or last >= quarter.end:
-        raise PublishError(
-            f"Slice {quarter.label}: a prediction date lies outside of the quarter "
-            f"({first} to {last})."
-        )
     keys = ["model_id", "unique_id", "prediction_date", "horizon"]
     rows = rows.sort_by([(key, "ascending") for key in keys])
     if rows.num_rows > 1:
@@ -94,6 +76,32 @@ def checked_rows(rows: pa.Table, quarter: Quarter) -> pa.Table:
                 f"{twin['prediction_date']}, horizon {twin['horizon']} stands twice."
             )
     return rows
+
+
+def _malformed(rows: pa.Table) -> Iterator[tuple[pa.ChunkedArray, str]]:
+    """Which rows are malformed, and in which way, one way after another."""
+    ids = rows["unique_id"]
+    yield pc.equal(ids, ""), "unique_id is empty"
+    yield pc.greater(pc.utf8_length(ids), 255), "unique_id is over 255 characters"
+    yield pc.match_substring(ids, "\0"), "unique_id holds NUL"
+    yield pc.less(rows["horizon"], 1), "horizon is below 1"
+    for name in ("predicted_value", "actual_value", "lower_bound", "upper_bound"):
+        yield _or_false(pc.invert(pc.is_finite(rows[name]))), f"{name} is {{{name}}}"
+    yield (
+        pa.chunked_array([pa.array(_has_no_number(rows["quantiles"]))]),
+        ("quantiles are {quantiles}"),
+    )
+    level = rows["confidence_level"]
+    inside = pc.and_(pc.greater(level, 0.0), pc.less(level, 1.0))
+    yield _or_false(pc.invert(inside)), "confidence_level is {confidence_level}"
+    yield (
+        _or_false(pc.greater(rows["lower_bound"], rows["upper_bound"])),
+        ("lower_bound {lower_bound} is above upper_bound {upper_bound}"),
+    )
+
+
+def _or_false(mask: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(mask, False)
 
 
 def content_hash(rows: pa.Table) -> str:

@@ -6,5 +6,6 @@ Where do I go to …?
 - find or make a pipeline's row: ``experiments``
 - compute something once, and record how it went: ``runs``
 - write parameters and metrics of a run: ``measurements``
+- write runs that have ended already, many at once: ``records``
 - mirror runs to an outside system: ``tracker``
 """

@@ -1,7 +1,13 @@
 """Parameters and metrics of a run, as rows.
 
-Typed, in sorted order, in one statement each. Which metrics there are is decided by ``training``
-and ``evaluation``; their distribution over series is written by ``evaluation``.
+Typed, in one statement each, in the order of their keys, so that two writers of one run wait for each
+other and never deadlock. A statement takes arrays and unnests them: its text and its plan are the same
+for any number of rows, and unlike COPY it is open to roles that row-level security binds.
+
+A value that PostgreSQL cannot hold, or that would not compare, is refused before anything is sent: NaN
+and infinities (PostgreSQL would store them, and every mean and order over them would be wrong), NUL,
+half surrogate pairs, names that are too long. Which metrics there are is decided by ``training`` and
+``evaluation``; their distribution over series is written by ``evaluation``.
 """
 
 from __future__ import annotations
@@ -13,15 +19,31 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from sqlalchemy import insert
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from ts_forecast.db.text import unstorable
 from ts_forecast.errors import EvaluationError, TrainingError, TsForecastError
-from ts_forecast.tables.evaluation import Metric
-from ts_forecast.tables.training import Hyperparameter
 
 ParameterType = Literal["string", "integer", "float", "boolean", "json"]
 DatasetType = Literal["train", "validation", "test", "production"]
+_LONGEST_KEY = 255
+_LONGEST_NAME = 100
+_LAST_STEP = 2**31 - 1
+
+_INSERT_PARAMETERS = text(
+    "INSERT INTO hyperparameters "
+    "(run_id, param_key, param_value, param_type, is_hyperparameter, param_category) "
+    "SELECT :run_id, key, value, type, :is_hyperparameter, :category "
+    "FROM unnest(CAST(:keys AS text[]), CAST(:values AS text[]), CAST(:types AS text[])) "
+    "AS row (key, value, type)"
+)
+_INSERT_METRICS = text(
+    "INSERT INTO metrics (run_id, model_id, metric_name, metric_value, metric_step, dataset_type, "
+    "evaluation_context) SELECT :run_id, row.* "
+    "FROM unnest(CAST(:models AS bigint[]), CAST(:names AS text[]), CAST(:values AS float8[]), "
+    "CAST(:steps AS integer[]), CAST(:types AS text[]), CAST(:contexts AS text[])) AS row"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ def log_parameters(
     category: str | None = None,
     is_hyperparameter: bool = True,
 ) -> int:
-    """Write parameters of a run, sorted by key; returns how many.
+    """Write parameters of a run, sorted by key, in one statement; returns how many.
 
     Args:
         parameters: anything that JSON can hold; the type is inferred.
@@ -58,24 +80,24 @@ def log_parameters(
         is_hyperparameter: False for settings of the run rather than of the model.
 
     Raises:
-        TrainingError: a value cannot be written as JSON, or is not finite.
+        TrainingError: a value cannot be written as JSON, or is not finite; a key or a text cannot be
+            stored. Nothing is written.
     """
-    rows = []
-    for name in sorted(parameters):
-        kind, text = typed_text(name, parameters[name])
-        rows.append(
+    keys = sorted(parameters)
+    typed = [typed_text(key, parameters[key]) for key in keys]
+    if keys:
+        session.execute(
+            _INSERT_PARAMETERS,
             {
                 "run_id": run_id,
-                "param_key": name,
-                "param_value": text,
-                "param_type": kind,
                 "is_hyperparameter": is_hyperparameter,
-                "param_category": category,
-            }
+                "category": category,
+                "keys": keys,
+                "types": [kind for kind, _ in typed],
+                "values": [value for _, value in typed],
+            },
         )
-    if rows:
-        session.execute(insert(Hyperparameter), rows)
-    return len(rows)
+    return len(keys)
 
 
 def typed_text(name: str, value: object) -> tuple[ParameterType, str]:
@@ -87,11 +109,22 @@ def typed_text(name: str, value: object) -> tuple[ParameterType, str]:
     (('boolean', 'false'), ('json', '[2, 2, 1]'), ('json', 'null'))
 
     Raises:
-        TrainingError: the value cannot be written as JSON, or is not finite.
+        TrainingError: the value cannot be written as JSON, or is not finite; the name or the text
+            cannot be stored.
     """
+    if reason := "is empty" if not name else unstorable(name, _LONGEST_KEY):
+        raise TrainingError(
+            f"The parameter {_shown(name)} cannot be recorded: its name {reason}.",
+            remedy="Rename it.",
+        )
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
+        if reason := unstorable(value):
+            raise TrainingError(
+                f"The parameter {name} cannot be recorded: its text {reason}.",
+                remedy="PostgreSQL stores neither; use an escape.",
+            )
         return "string", value
     try:
         text = json.dumps(value, sort_keys=True, allow_nan=False)
@@ -113,35 +146,59 @@ def log_metrics(session: Session, run_id: int, rows: Iterable[MetricRow]) -> int
     """Write metrics of a run, sorted by name and step, in one statement; returns how many.
 
     Raises:
-        TrainingError: a value on training or validation data is not finite; nothing is written.
+        TrainingError: a value on training or validation data is not finite, or a name or a step cannot
+            be stored; nothing is written.
         EvaluationError: likewise on test or production data.
     """
     ordered = sorted(rows, key=lambda row: (row.name, row.context or "", row.step))
     for row in ordered:
         if not math.isfinite(row.value):
             raise _not_finite(row)
-    values = [
-        {
-            "run_id": run_id,
-            "model_id": row.model_id,
-            "metric_name": row.name,
-            "metric_value": float(row.value),
-            "metric_step": row.step,
-            "dataset_type": row.dataset_type,
-            "evaluation_context": row.context,
-        }
-        for row in ordered
-    ]
-    if values:
-        session.execute(insert(Metric), values)
-    return len(values)
+        if reason := _unstorable_metric(row):
+            raise _error_of(row)(
+                f"The {row.dataset_type} metric {_shown(row.name)} cannot be recorded: {reason}.",
+                remedy=f"Names and contexts have 1 to {_LONGEST_NAME} characters, steps 31 bits.",
+            )
+    if ordered:
+        session.execute(
+            _INSERT_METRICS,
+            {
+                "run_id": run_id,
+                "models": [row.model_id for row in ordered],
+                "names": [row.name for row in ordered],
+                "values": [float(row.value) for row in ordered],
+                "steps": [int(row.step) for row in ordered],
+                "types": [row.dataset_type for row in ordered],
+                "contexts": [row.context for row in ordered],
+            },
+        )
+    return len(ordered)
+
+
+def _unstorable_metric(row: MetricRow) -> str | None:
+    if not row.name:
+        return "its name is empty"
+    if reason := unstorable(row.name, _LONGEST_NAME):
+        return f"its name {reason}"
+    if row.context is not None and (reason := unstorable(row.context, _LONGEST_NAME)):
+        return f"its context {reason}"
+    return None if 0 <= row.step <= _LAST_STEP else f"its step is {row.step}"
 
 
 def _not_finite(row: MetricRow) -> TsForecastError:
     where = f" ({row.context})" if row.context else ""
     problem = f"The {row.dataset_type} metric {row.name}{where} is {row.value} at step {row.step}."
     if row.dataset_type in ("train", "validation"):
-        return TrainingError(
-            problem, remedy="The fit diverged: lower the learning rate or set a scaler."
-        )
-    return EvaluationError(problem, remedy="Look at the forecasts and actuals of this slice.")
+        remedy = "The fit diverged: lower the learning rate or set a scaler."
+    else:
+        remedy = "Look at the forecasts and actuals of this slice."
+    return _error_of(row)(problem, remedy=remedy)
+
+
+def _error_of(row: MetricRow) -> type[TrainingError] | type[EvaluationError]:
+    return TrainingError if row.dataset_type in ("train", "validation") else EvaluationError
+
+
+def _shown(name: str) -> str:
+    """A name for messages: escaped, and no longer than a line."""
+    return ascii(name) if len(name) <= 60 else f"{ascii(name[:60])}…"

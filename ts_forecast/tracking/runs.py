@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ts_forecast.db.engine import exclusive, transaction
+from ts_forecast.db.text import storable
 from ts_forecast.errors import DatabaseError
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.experiment import Run
@@ -192,45 +193,85 @@ def tracked_run(
         BaseException: whatever the body raises, after the run has become ``failed`` (an Exception)
             or ``killed`` (KeyboardInterrupt, SystemExit and the like).
     """
-    with exclusive(engine, "run", str(key.experiment_id), key.fingerprint):
+    with exclusive(engine, *lock_name(key)):
         with transaction(engine) as session:
-            standing = find_completed(session, key.experiment_id, key.fingerprint)
-            if standing is not None and not force:
-                run = OpenRun(standing.run_id, standing.run_uuid, reused=True, key=key)
-            else:
-                _retire_attempts(session, key)
-                row = Run(
-                    experiment_id=key.experiment_id,
-                    parent_run_id=key.parent_run_id,
-                    run_name=key.name[:_MAX_NAME_LENGTH],
-                    run_fingerprint=key.fingerprint,
-                    status="running",
-                    source_type=source_type,
-                    source_name=f"ts_forecast.{key.kind}",
-                    git_commit_hash=source_revision().commit,
-                    git_branch=source_revision().branch,
-                    user_id=user_id,
-                    quarter_start=key.quarter.start.date(),
-                    tags={**(tags or {}), "kind": key.kind, "quarter": key.quarter.label},
-                    metadata_={**describe_environment(), **(metadata or {})},
-                    # Stands aside until it completes, where a completed run holds the place.
-                    **(_soft_deleted() if standing is not None else {}),
-                )
-                session.add(row)
-                session.flush()
-                run = OpenRun(
-                    row.run_id,
-                    row.run_uuid,
-                    reused=False,
-                    key=key,
-                    tracker=tracker or NullTracker(),
-                )
+            run = open_run(
+                session,
+                key,
+                source_type=source_type,
+                user_id=user_id,
+                force=force,
+                tags=tags,
+                metadata=metadata,
+            )
+        run.tracker = tracker or run.tracker
         if not run.reused:
             with _recorded(engine, run):
                 yield run
             return
     # Outside of the lock: whoever only reads a result keeps nobody waiting.
     yield run
+
+
+def lock_name(key: RunKey) -> tuple[str, ...]:
+    """Parts of the advisory lock that who computes or records this holds."""
+    return ("run", str(key.experiment_id), key.fingerprint)
+
+
+def open_run(
+    session: Session,
+    key: RunKey,
+    *,
+    source_type: SourceType,
+    user_id: str | None = None,
+    force: bool = False,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> OpenRun:
+    """The completed run of the key if it stands, else a row that is ``running``.
+
+    The caller holds the lock of ``lock_name``; what earlier attempts left is soft-deleted.
+
+    Args:
+        force: a new row although a completed run stands; it stays aside until it completes.
+    """
+    standing = find_completed(session, key.experiment_id, key.fingerprint)
+    if standing is not None and not force:
+        return OpenRun(standing.run_id, standing.run_uuid, reused=True, key=key)
+    retire_attempts(session, key)
+    row = Run(
+        **row_values(key, source_type=source_type, user_id=user_id, tags=tags, metadata=metadata),
+        status="running",
+        **(_soft_deleted() if standing is not None else {}),
+    )
+    session.add(row)
+    session.flush()
+    return OpenRun(row.run_id, row.run_uuid, reused=False, key=key)
+
+
+def row_values(
+    key: RunKey,
+    *,
+    source_type: SourceType,
+    user_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Columns of a run's row, all but how it goes."""
+    return {
+        "experiment_id": key.experiment_id,
+        "parent_run_id": key.parent_run_id,
+        "run_name": key.name[:_MAX_NAME_LENGTH],
+        "run_fingerprint": key.fingerprint,
+        "source_type": source_type,
+        "source_name": f"ts_forecast.{key.kind}",
+        "git_commit_hash": source_revision().commit,
+        "git_branch": source_revision().branch,
+        "user_id": user_id,
+        "quarter_start": key.quarter.start.date(),
+        "tags": {**(tags or {}), "kind": key.kind, "quarter": key.quarter.label},
+        "metadata_": {**describe_environment(), **(metadata or {})},
+    }
 
 
 @contextmanager
@@ -281,8 +322,8 @@ def _end(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
     return ended.one_or_none() is not None
 
 
-def _retire_attempts(session: Session, key: RunKey) -> None:
-    """Soft-delete what earlier attempts left; the caller holds the lock of the fingerprint."""
+def retire_attempts(session: Session, key: RunKey) -> None:
+    """Soft-delete what earlier attempts left; the caller holds the lock of ``lock_name``."""
     reason = "its process ended without a word; found by the next attempt"
     session.execute(
         update(Run)
@@ -327,5 +368,5 @@ def _ended() -> dict[str, Any]:
 
 def _one_line(error: BaseException) -> str:
     # A DBAPIError's own text repeats the statement and its parameters.
-    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    text = storable(str(error.orig) if isinstance(error, DBAPIError) else str(error))
     return f"{type(error).__name__}: {' '.join(text.split())}"[:_MAX_ERROR_LENGTH].rstrip(": ")
