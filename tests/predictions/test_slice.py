@@ -230,3 +230,22 @@ def test_publish_slice__any_valid_rows__come_back(engine: Engine, rows: list[Any
     found = read_slice(engine, experiment_id=1, quarter=QUARTER).to_pylist()
     key = lambda row: (row["model_id"], row["unique_id"], row["prediction_date"], row["horizon"])  # noqa: E731
     assert sorted(found, key=key) == sorted(given_rows.to_pylist(), key=key)
+
+
+def test_publish_slice__is_audited_once_a_publish(engine: Engine) -> None:
+    for shift in (0.0, 0.0, 1.0):
+        publish(engine, table(shift=shift))
+
+    with engine.connect() as connection:
+        records = connection.execute(
+            text(
+                "SELECT operation_type, record_id, old_values, new_values FROM audit.audit_logs "
+                "WHERE table_name = 'predictions' ORDER BY audit_id"
+            )
+        ).all()
+    assert [(r.operation_type, r.record_id) for r in records] == [("INSERT", 1), ("UPDATE", 1)]
+    first, second = records
+    assert first.old_values is None
+    assert second.old_values == first.new_values
+    assert second.new_values["partition"] == partitions.leaf_table(QUARTER, 1)
+    assert second.new_values["slice"].endswith("rows:600 run:1")

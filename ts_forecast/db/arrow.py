@@ -26,8 +26,13 @@ def append_rows(engine: Engine, table: str, data: pa.Table) -> None:
     _ingest(engine, table, data, before=())
 
 
-def replace_rows(engine: Engine, table: str, data: pa.Table, *, comment: str) -> None:
+def replace_rows(
+    engine: Engine, table: str, data: pa.Table, *, comment: str, before: Sequence[str] = ()
+) -> None:
     """Replace all rows of a table and its comment in one transaction; commits.
+
+    Args:
+        before: statements that belong to the same transaction.
 
     Raises:
         DatabaseError: PostgreSQL refused a row; the old ones stand.
@@ -36,7 +41,11 @@ def replace_rows(engine: Engine, table: str, data: pa.Table, *, comment: str) ->
         engine,
         table,
         data,
-        before=[f'DELETE FROM "{table}"', f"""COMMENT ON TABLE "{table}" IS '{comment}'"""],
+        before=[
+            f'DELETE FROM "{table}"',
+            f"""COMMENT ON TABLE "{table}" IS '{comment}'""",
+            *before,
+        ],
     )
 
 

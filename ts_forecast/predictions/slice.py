@@ -68,6 +68,11 @@ class SliceVersion:
     rows: int
     run_id: int
 
+    @property
+    def mark(self) -> str:
+        """As the leaf's comment and the audit log say it."""
+        return f"sha256:{self.content_hash} rows:{self.rows} run:{self.run_id}"
+
 
 def publish_slice(
     engine: Engine, *, experiment_id: int, run_id: int, quarter: Quarter, rows: pa.Table
@@ -88,7 +93,7 @@ def publish_slice(
     rows = checked_rows(rows, quarter)
     new_hash = content_hash(rows)
     leaf = partitions.leaf_table(quarter, experiment_id)
-    comment = f"sha256:{new_hash} rows:{rows.num_rows} run:{run_id}"
+    new = SliceVersion(new_hash, rows.num_rows, run_id)
     with exclusive(engine, "slice", leaf):
         with Session(engine) as session:
             standing = slice_version(session, experiment_id, quarter)
@@ -96,7 +101,7 @@ def publish_slice(
         if standing is not None and standing.content_hash == new_hash:
             return Published(rows.num_rows, False, new_hash, time.monotonic() - begun)
         try:
-            _publish(engine, quarter, experiment_id, run_id, leaf, rows, comment)
+            _publish(engine, quarter, experiment_id, leaf, rows, standing, new)
         except PublishError:
             raise
         except (DBAPIError, DatabaseError) as error:
@@ -174,25 +179,27 @@ def _publish(
     engine: Engine,
     quarter: Quarter,
     experiment_id: int,
-    run_id: int,
     leaf: str,
     rows: pa.Table,
-    comment: str,
+    standing: SliceVersion | None,
+    new: SliceVersion,
 ) -> None:
     token, table = secrets.token_hex(4), partitions.quarter_table(quarter)
     offline, retired = f"{leaf}_n{token}", f"{leaf}_o{token}"
     full = rows.append_column("experiment_id", pa.repeat(pa.scalar(experiment_id), rows.num_rows))
-    full = full.append_column("run_id", pa.repeat(pa.scalar(run_id), rows.num_rows))
+    full = full.append_column("run_id", pa.repeat(pa.scalar(new.run_id), rows.num_rows))
+    audit = _audit_statement(leaf, standing, new)
 
     def swap(work: Connection, attempt: int) -> None:
-        standing = [table, leaf] if partitions.is_attached(work, leaf) else [table]
-        partitions.lock_for_change(work, "ACCESS EXCLUSIVE", *standing, attempt=attempt)
-        if leaf in standing:
+        changed = [table, leaf] if partitions.is_attached(work, leaf) else [table]
+        partitions.lock_for_change(work, "ACCESS EXCLUSIVE", *changed, attempt=attempt)
+        if leaf in changed:
             partitions.detach_leaf(work, quarter, leaf)
             work.execute(text(f"ALTER TABLE {leaf} RENAME TO {retired}"))
             partitions.unreference_leaf(work, retired)
         work.execute(text(f"ALTER TABLE {offline} RENAME TO {leaf}"))
         partitions.attach_leaf(work, quarter, leaf, experiment_id)
+        work.execute(text(audit))
 
     def attach_empty(work: Connection, attempt: int) -> None:
         if not partitions.is_attached(work, leaf):
@@ -218,7 +225,7 @@ def _publish(
             partitions.create_detached_leaf(work, offline)
         append_rows(engine, offline, full)
         with engine.begin() as work:
-            partitions.finish_leaf(work, offline, quarter, experiment_id, comment)
+            partitions.finish_leaf(work, offline, quarter, experiment_id, new.mark)
         _insist(engine, reference)
         with engine.begin() as work:
             partitions.validate_leaf(work, offline)
@@ -228,9 +235,15 @@ def _publish(
             _insist(engine, attach_empty)
             with engine.begin() as work:
                 work.execute(text(f"ALTER TABLE {offline} RENAME TO {retired}"))
-            replace_rows(engine, leaf, full, comment=comment)
+            replace_rows(engine, leaf, full, comment=new.mark, before=[audit])
     finally:
         _clear_orphans(engine, quarter, experiment_id)
+
+
+def _audit_statement(leaf: str, standing: SliceVersion | None, new: SliceVersion) -> str:
+    """A slice is audited whole, in the transaction that shows it to readers: one record a publish."""
+    old = f"'{standing.mark}'" if standing is not None else "NULL"
+    return f"SELECT audit.log_slice('{leaf}', {new.run_id}, {old}, '{new.mark}')"
 
 
 def _insist(engine: Engine, change: _Change) -> None:
