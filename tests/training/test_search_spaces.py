@@ -102,6 +102,16 @@ def test_import_spaces__changed_or_deactivated__is_as_the_file_has_it(engine: En
         assert row.is_active
 
 
+def test_import_spaces__true_becomes_1__is_a_change(engine: Engine) -> None:
+    def store(values: list[Any]) -> list[str]:
+        space = {"exclude_insample_y": {"values": values}}
+        return list(bring_in(engine, {"x": {"model": "NHITS", "space": space}}).values())
+
+    assert store([True, False]) == ["added"]
+    assert store([True, False]) == ["unchanged"]
+    assert store([1, 0]) == ["changed"]
+
+
 def test_export_spaces__as_yaml__is_read_back_as_it_was(engine: Engine) -> None:
     bring_in(engine)
 

@@ -19,6 +19,7 @@ from ts_forecast.model_catalogue import ModelKind, catalogue
 from ts_forecast.pipeline_source import Strict
 from ts_forecast.search_space import Space, parse_space
 from ts_forecast.tables.training import SearchSpace
+from ts_forecast.tracking.fingerprint import canonical_json
 
 _IMPORT = "ts-forecast search-spaces import FILE.yaml"
 
@@ -119,7 +120,10 @@ def import_spaces(
         found = session.scalar(
             select(SearchSpace).where(SearchSpace.space_name == name).with_for_update()
         )
-        if found is not None and all(getattr(found, key) == wanted[key] for key in wanted):
+        # As text: to Python, 1 and true are equal, and would be one value.
+        if found is not None and canonical_json(wanted) == canonical_json(
+            {key: getattr(found, key) for key in wanted}
+        ):
             done.append(Imported(name, "unchanged"))
             continue
         # Two imports at once: the second one's definition stands.
