@@ -63,7 +63,7 @@ def test_search_spaces__from_import_to_deactivate(deployment: Path, tmp_path: Pa
     assert json.loads(run("list", "--json").output) == []
     assert len(json.loads(run("list", "--all", "--json").output)) == 1
     with pytest.raises(
-        PipelineError, match="no active search space 'nhits_small'; there are: none"
+        PipelineError, match="No active search space is called 'nhits_small'; there are: none"
     ):
         run("show", "nhits_small")
 

@@ -268,7 +268,7 @@ def test_train_quarter__named_space__its_definition_decides_and_not_its_name(
 
     with transaction(engine) as session:
         deactivate_space(session, "small")
-    with pytest.raises(PipelineError, match=r"AutoMLP: there is no active search space 'small'"):
+    with pytest.raises(PipelineError, match=r"AutoMLP: No active search space is called 'small'"):
         train(problem, engine)
 
 

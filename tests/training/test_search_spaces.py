@@ -30,6 +30,7 @@ SPACES: dict[str, Any] = {
             "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
             "n_pool_kernel_size": {"values": [[2, 2, 1], [1, 1, 1]]},
             "input_size": {"low": 1, "high": 4, "type": "integer", "times": "horizon"},
+            "dropout_prob_theta": {"low": 0.0, "high": 0.5},
             "scaler_type": "standard",
         },
     },
@@ -134,7 +135,7 @@ def test_stored_space__of_another_model__names_both(engine: Engine) -> None:
 
     with (
         transaction(engine) as session,
-        pytest.raises(PipelineError, match=r"shop: the search space 'mlp' is of MLP, AutoTFT"),
+        pytest.raises(PipelineError, match=r"shop: The search space 'mlp' is of MLP, AutoTFT"),
     ):
         stored_space(session, "mlp", catalogue()["AutoTFT"], where="Pipeline shop")
 
@@ -162,7 +163,7 @@ def test_stored_space__row_written_by_hand__names_space_and_parameter(
 
     with (
         transaction(engine) as session,
-        pytest.raises(PipelineError, match=f"search space 'mlp' is wrong: .*{message}"),
+        pytest.raises(PipelineError, match=f"The search space 'mlp' is wrong: .*{message}"),
     ):
         stored_space(session, "mlp", catalogue()["AutoMLP"])
 
@@ -175,7 +176,9 @@ def test_unknown_space__of_any_command__names_those_that_there_are(
 
     with (
         transaction(engine) as session,
-        pytest.raises(PipelineError, match=r"no active search space 'big'; there are: mlp, nhits"),
+        pytest.raises(
+            PipelineError, match=r"No active search space is called 'big'; there are: mlp, nhits"
+        ),
     ):
         if act == "show":
             export_spaces(session, ["big"])

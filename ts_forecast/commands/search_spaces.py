@@ -98,14 +98,12 @@ def deactivate(name: _Name) -> None:
 
 
 def _export(names: list[str] | None, output: Path | None) -> None:
-    import yaml
-
     from ts_forecast.files import write_whole
     from ts_forecast.training import search_spaces
 
     with _session() as session:
         content = search_spaces.export_spaces(session, names)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    text = _as_yaml(content)
     if output is None:
         typer.echo(text, nl=False)
         return
@@ -115,6 +113,30 @@ def _export(names: list[str] | None, output: Path | None) -> None:
 
     write_whole(output, write)
     typer.echo(f"written: {output}")
+
+
+def _as_yaml(spaces: dict[str, Any]) -> str:
+    """YAML as people write it: one line a parameter."""
+    import yaml
+
+    class Line(dict[str, Any]):
+        pass
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_representer(
+        Line,
+        lambda dumper, line: dumper.represent_mapping(
+            "tag:yaml.org,2002:map", line.items(), flow_style=True
+        ),
+    )
+    for entry in spaces.values():
+        entry["space"] = {
+            name: Line(domain) if isinstance(domain, dict) else domain
+            for name, domain in entry["space"].items()
+        }
+    return yaml.dump(spaces, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def _described(space: SearchSpace) -> dict[str, Any]:

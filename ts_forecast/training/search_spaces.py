@@ -21,6 +21,7 @@ from ts_forecast.search_space import Space, parse_space
 from ts_forecast.tables.training import SearchSpace
 from ts_forecast.tracking.fingerprint import canonical_json
 
+_KEYS = ("values", "low", "high", "step", "log", "type", "times")
 _IMPORT = "ts-forecast search-spaces import FILE.yaml"
 
 
@@ -202,7 +203,7 @@ def stored_space(session: Session, name: str, kind: ModelKind, *, where: str = "
         raise _unknown(session, name, where)
     if row.model_type != kind.searches:
         raise PipelineError(
-            f"{where}the search space {name!r} is of {row.model_type}, {kind.name} searches "
+            f"{where}The search space {name!r} is of {row.model_type}, {kind.name} searches "
             f"{kind.searches}.",
             remedy=f"Name a space of {kind.searches}: `ts-forecast search-spaces list`.",
         )
@@ -214,7 +215,7 @@ def stored_space(session: Session, name: str, kind: ModelKind, *, where: str = "
         problems = str(error)
     if problems:
         raise PipelineError(
-            f"{where}the search space {name!r} is wrong: {problems}.",
+            f"{where}The search space {name!r} is wrong: {problems}.",
             remedy=f"Correct it and bring it in again: {_IMPORT}.",
         )
     return space
@@ -223,16 +224,21 @@ def stored_space(session: Session, name: str, kind: ModelKind, *, where: str = "
 def _unknown(session: Session, name: str, where: str = "") -> PipelineError:
     known = ", ".join(row.space_name for row in list_spaces(session))
     return PipelineError(
-        f"{where}there is no active search space {name!r}; there are: {known or 'none'}.",
+        f"{where}No active search space is called {name!r}; there are: {known or 'none'}.",
         remedy=f"Bring it in: {_IMPORT}.",
     )
 
 
 def _short(definition: dict[str, Any]) -> dict[str, Any]:
-    """A definition without the defaults that ``canonical`` spells out."""
+    """A definition as people write it: by name, without the defaults that ``canonical`` spells out."""
     return {
-        name: {k: v for k, v in domain.items() if v is not None and v is not False}
+        name: {key: domain[key] for key in _KEYS if _is_said(domain.get(key))}
         if isinstance(domain, dict)
         else domain
-        for name, domain in definition.items()
+        for name, domain in sorted(definition.items())
     }
+
+
+def _is_said(value: Any) -> bool:
+    # By identity: 0 equals False, and is a bound.
+    return value is not None and value is not False
