@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.metadata import numbers
+from assets.metadata import numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import loss_plot
 from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
@@ -14,6 +14,8 @@ from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
 from ts_forecast.db.engine import transaction
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
+from ts_forecast.search.trials import choose_parameters, trial_table
+from ts_forecast.search_space import Space
 from ts_forecast.training.quarter import loss_curves, train_quarter
 
 
@@ -31,11 +33,8 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         pool=GPU_POOL,
         kinds={"pytorch" if spec.kind.is_neural else "scikitlearn", "postgres"},
         tags={"model": spec.model, "framework": spec.kind.framework},
-        description=(
-            f"{spec.model} that forecasts the quarter, fitted on observations before it only "
-            f"(the last {pipeline.window_quarters} quarters)."
-        ),
-        metadata={"parameters": dg.MetadataValue.json(spec.parameters)},
+        description=_description(pipeline, spec),
+        metadata=_definition_metadata(spec),
         **asset_attributes(pipeline),
     )
     def trained_model(
@@ -43,7 +42,13 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
     ) -> dg.MaterializeResult[None]:
         def train(quarter: Quarter) -> dict[str, Any]:
             outcome = train_quarter(
-                postgres.engine, postgres.settings, pipeline, spec, quarter, force=config.force
+                postgres.engine,
+                postgres.settings,
+                pipeline,
+                spec,
+                quarter,
+                force=config.force,
+                choose=choose_parameters,
             )
             metadata: dict[str, Any] = {
                 "quarter": quarter.label,
@@ -65,6 +70,8 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
                 curves = loss_curves(session, outcome.run_id)
             if not curves.empty:
                 metadata["loss"] = loss_plot(curves, f"{spec.name} {quarter.label}")
+            if outcome.search is not None:
+                metadata |= _search_metadata(postgres, outcome.run_id, outcome.search)
             return metadata
 
         quarters = quarters_of(context)
@@ -72,6 +79,38 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         return for_each_quarter(context, quarters, train)
 
     return trained_model
+
+
+def _description(pipeline: Pipeline, spec: ModelSpec) -> str:
+    what = f"{spec.model} that forecasts the quarter, fitted on observations before it only "
+    what += f"(the last {pipeline.window_quarters} quarters)."
+    if spec.kind.searches is None:
+        return what
+    return f"{what} Its parameters are those of the best trial on the end of these observations."
+
+
+def _definition_metadata(spec: ModelSpec) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"parameters": dg.MetadataValue.json(spec.parameters)}
+    if spec.kind.searches is None:
+        return metadata
+    space = spec.search_space
+    if isinstance(space, Space):
+        metadata["search_space"] = dg.MetadataValue.json(space.canonical())
+    else:
+        metadata["search_space"] = space or "the library's"
+    return metadata
+
+
+def _search_metadata(postgres: Postgres, run_id: int, search: dict[str, Any]) -> dict[str, Any]:
+    """What a search tried and found; the best value is plotted over quarters."""
+    with transaction(postgres.engine) as session:
+        trials = trial_table(session, run_id)
+    return {
+        "trials": table(trials),
+        "search_space": dg.MetadataValue.json(search["space"]),
+        f"validation_{search['metric']}": float(search["best_value"]),
+        "best_trial": int(search["best_trial"]),
+    }
 
 
 def ingest_window(

@@ -122,7 +122,7 @@ def test_pipeline_file_page__names_every_key_of_the_schema() -> None:
     schema = json_schema()
     keys = set(schema["properties"]) - {"name", "description"}
     for part in schema["$defs"].values():
-        keys |= set(part["properties"])
+        keys |= set(part.get("properties", {}))
 
     words = set(re.findall(r"\w+", page))
 

@@ -8,6 +8,7 @@ Where do I go to …?
 - open the database, commit, migrate: ``db``; know its tables: ``tables``
 - read, validate and store data: ``datasets``
 - train: ``training``; forecast and publish: ``predictions``; score: ``evaluation``
+- search a model's parameters: ``search``; say what is searched: ``search_space``
 - find out what was computed from what: ``tracking``; stored files and versions: ``registry``
 - keep a deployment well, or forecast a file once: ``operations``
 - raise an error: ``errors``; write a file that is there whole or not: ``files``

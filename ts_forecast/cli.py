@@ -18,6 +18,7 @@ from ts_forecast.commands import (
     diagnose,
     one_shot,
     pipelines,
+    search_spaces,
     serving,
 )
 from ts_forecast.errors import DatabaseError, TsForecastError
@@ -45,6 +46,7 @@ database.app.command()(database_schema.roles)
 database.app.command()(database_schema.objects)
 app.add_typer(database.app, name="db")
 app.add_typer(pipelines.app, name="pipelines")
+app.add_typer(search_spaces.app, name="search-spaces")
 
 
 class _Errors:

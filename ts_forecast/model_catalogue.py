@@ -2,7 +2,8 @@
 
 A snapshot of the two libraries' signatures in ``model_catalogue.json``, so that a pipeline file is
 judged without importing torch. ``python -m ts_forecast.model_catalogue`` rewrites the snapshot; a
-test compares it with the installed libraries. Building and fitting models lives in ``training``.
+test compares it with the installed libraries. What the library's Auto* models search by default is in
+it too, in the words of ``search_space``. Building and fitting models lives in ``training``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ _RESERVED = {
     "futr_exog_list", "hist_exog_list", "stat_exog_list", "exclude_insample_y_", "trainer_kwargs",
     "logger", "enable_progress_bar", "enable_checkpointing", "prediction_intervals",
 }  # fmt: skip
+# In the library's default spaces, and not searched: the first is a multiple of the input's length that
+# recurrent models use at prediction, always "as in training".
+_UNSEARCHED = _RESERVED | {"inference_input_size_multiplier"}
+# What the library makes of an input_size of -1, in horizons.
+_UNLIMITED = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,9 @@ class ModelKind:
         parameters: the keyword arguments that a pipeline file may set.
         future, historic, static: which exogenous columns it can take.
         multivariate: one forecast uses all series at once.
+        searches: of neuralforecast's Auto* models, the class whose parameters are searched; parameters
+            and abilities are that class's.
+        default_space: what the library searches by default, as ``search_space.Space`` has it.
     """
 
     name: str
@@ -44,6 +53,8 @@ class ModelKind:
     historic: bool
     static: bool
     multivariate: bool
+    searches: str | None = None
+    default_space: dict[str, Any] | None = None
 
     @property
     def is_neural(self) -> bool:
@@ -55,14 +66,16 @@ class ModelKind:
 def catalogue() -> dict[str, ModelKind]:
     """Every model that a pipeline file can name, by class name."""
     rows: dict[str, dict[str, Any]] = json.loads(_SNAPSHOT.read_text(encoding="utf-8"))
-    return {
-        name: ModelKind(name=name, **{**row, "parameters": tuple(row["parameters"])})
-        for name, row in rows.items()
-    }
+    kinds = {}
+    for name, row in rows.items():
+        whole = {**rows[row["searches"]], **row} if "searches" in row else row
+        kinds[name] = ModelKind(name=name, **{**whole, "parameters": tuple(whole["parameters"])})
+    return kinds
 
 
 def inspect_libraries() -> dict[str, dict[str, Any]]:
     """The snapshot's content, read from the installed libraries. Imports torch: seconds."""
+    import neuralforecast.auto as searching
     import neuralforecast.models as neural
     import statsforecast.models as statistical
 
@@ -91,7 +104,45 @@ def inspect_libraries() -> dict[str, dict[str, Any]]:
             "static": False,
             "multivariate": False,
         }
+    for name in searching.__all__:
+        plain = name.removeprefix("Auto")
+        if name == plain or plain in _UNUSABLE:
+            continue
+        space = _space(getattr(searching, name).default_config)
+        found[name] = {"searches": plain, "default_space": space}
     return dict(sorted(found.items()))
+
+
+def _space(config: dict[str, Any]) -> dict[str, Any]:
+    """One of the library's default spaces (Ray's domains) in our words."""
+    space: dict[str, Any] = {}
+    for name, domain in config.items():
+        if name == "input_size_multiplier":
+            sizes = sorted(_UNLIMITED if size == -1 else size for size in domain)
+            space["input_size"] = {"values": sizes, "times": "horizon"}
+        elif name not in _UNSEARCHED:
+            space[name] = _domain(domain)
+    return dict(sorted(space.items()))
+
+
+def _domain(domain: Any) -> Any:
+    from ray.tune.search.sample import Categorical, Float, Integer, Quantized
+
+    if isinstance(domain, Categorical):
+        values = list(domain.categories)
+        return {"values": values} if len(values) > 1 else values[0]
+    if not isinstance(domain, (Float, Integer)):
+        return domain
+    sampler = domain.sampler
+    step = sampler.q if isinstance(sampler, Quantized) else None
+    if isinstance(domain, Integer):
+        # Its upper end is not of the range.
+        return {"low": domain.lower, "high": domain.upper - 1, "type": "integer"}
+    if step is not None and step == int(step):
+        low, high = int(domain.lower), int(domain.upper)
+        return {"low": low, "high": high, "step": int(step), "type": "integer"}
+    log = {"log": True} if type(sampler).__name__ == "_LogUniform" else {}
+    return {"low": domain.lower, "high": domain.upper, **log, "type": "float"}
 
 
 def _parameters(kind: type) -> list[str]:
@@ -103,4 +154,5 @@ def _parameters(kind: type) -> list[str]:
 
 
 if __name__ == "__main__":
-    _SNAPSHOT.write_text(json.dumps(inspect_libraries(), indent=1) + "\n", encoding="utf-8")
+    _lines = (f"{json.dumps(key)}: {json.dumps(row)}" for key, row in inspect_libraries().items())
+    _SNAPSHOT.write_text("{\n" + ",\n".join(_lines) + "\n}\n", encoding="utf-8")

@@ -1,8 +1,9 @@
 """The pipeline file: one forecasting problem, declared in ``pipelines/<name>.yaml``.
 
 Its schema and what can be judged from the file alone. The part about source files is
-``pipeline_source``. Reading the file and turning problems into one message is ``pipeline_file``;
-what needs the source's columns is judged by ``datasets``.
+``pipeline_source``, that about searching parameters ``search_space``. Reading the file and turning
+problems into one message is ``pipeline_file``; what needs the source's columns is judged by
+``datasets``, what needs stored search spaces by ``training``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ts_forecast.model_catalogue import ModelKind, catalogue
 from ts_forecast.pipeline_source import FileFormat as FileFormat
 from ts_forecast.pipeline_source import Source, Strict
 from ts_forecast.quarters import YEARS, Quarter, quarter_range
+from ts_forecast.search_space import OF_QUANTILES, SearchSettings, Space, parse_space
 
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
@@ -59,16 +61,27 @@ class Exogenous(Strict):
 class ModelSpec(Strict):
     """One model of a pipeline."""
 
-    model: str = Field(description="Class name in neuralforecast or statsforecast, e.g. NHITS.")
+    model: str = Field(
+        description="Class name in neuralforecast or statsforecast, e.g. NHITS; AutoNHITS searches "
+        "the parameters of NHITS."
+    )
     name: Annotated[str, Field(pattern=_ALIAS)] = Field(
         "",
         validate_default=False,
         description="Name in tables and assets; default: the class name.",
     )
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="Of the class; those of an Auto model are not searched."
+    )
     exogenous: tuple[str, ...] | None = Field(
         None, description="Which of the pipeline's exogenous columns it takes; default: all."
     )
+    search_space: str | Space | None = Field(
+        None,
+        description="Of an Auto model: the name of a stored space, or the space itself; default: "
+        "the library's.",
+    )
+    search: SearchSettings | None = Field(None, description="Of an Auto model: how it searches.")
 
     @model_validator(mode="before")
     @classmethod
@@ -78,6 +91,12 @@ class ModelSpec(Strict):
         if isinstance(data, dict) and "model" in data and not data.get("name"):
             data = {**data, "name": data["model"]}
         return data
+
+    @field_validator("search_space", mode="before")
+    @classmethod
+    def _is_a_space(cls, value: Any) -> Any:
+        is_name = isinstance(value, str) and 0 < len(value) <= 255
+        return value if value is None or is_name else parse_space(value)
 
     @model_validator(mode="after")
     def _is_known(self) -> ModelSpec:
@@ -91,12 +110,30 @@ class ModelSpec(Strict):
                 f"{self.model} has no parameter {', '.join(unknown)}; "
                 f"allowed: {', '.join(self.kind.parameters)}"
             )
+        self._check_search()
         return self
+
+    def _check_search(self) -> None:
+        if self.kind.searches is None and (self.search_space or self.search):
+            raise ValueError(
+                f"{self.model} is not searched; search_space and search are of neuralforecast's Auto "
+                f"models{f'; take Auto{self.model}' if f'Auto{self.model}' in catalogue() else ''}"
+            )
+        space = self.search_space
+        if isinstance(space, Space) and (refusals := space.refusals(self.kind)):
+            raise ValueError(f"search_space: {'; '.join(refusals)}")
 
     @property
     def kind(self) -> ModelKind:
         """What the class can do."""
         return catalogue()[self.model]
+
+    def chosen(self, parameters: dict[str, Any]) -> ModelSpec:
+        """What is fitted: of an Auto model, the class that it searches, with these parameters."""
+        if self.kind.searches is None:
+            return self
+        update = {"model": self.kind.searches, "parameters": parameters}
+        return self.model_copy(update={**update, "search_space": None, "search": None})
 
 
 class Pipeline(Strict):
@@ -193,7 +230,20 @@ class Pipeline(Strict):
             raise ValueError("exogenous.static needs source.static, the file with one row a series")
         for model in self.models:
             self._check_exogenous(model)
+            self._check_search(model)
         return self
+
+    def _check_search(self, model: ModelSpec) -> None:
+        search = model.search
+        if search is None:
+            return
+        if search.metric in OF_QUANTILES and not self.levels:
+            raise ValueError(f"models.{model.name}.search.metric: {search.metric} needs `levels`")
+        if search.val_size and search.val_size < self.horizon:
+            raise ValueError(
+                f"models.{model.name}.search.val_size: found {search.val_size}, at least the "
+                f"horizon, {self.horizon}, is wanted"
+            )
 
     def _check_exogenous(self, model: ModelSpec) -> None:
         if model.exogenous is None and not model.kind.is_neural:

@@ -11,36 +11,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from ts_forecast.errors import PipelineError
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.yaml_file import read_yaml
 
 _SUFFIXES = (".yaml", ".yml")
-_MERGE = "tag:yaml.org,2002:merge"
 _WANTED = {
     "tuple_type": "a list is wanted",
     "dict_type": "keys and values are wanted",
     "model_type": "keys and values are wanted",
 }
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice: YAML would keep the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == _MERGE:
-                continue  # YAML's own rules: the first is refused below, the second may be overridden.
-            key = self.construct_object(key_node, deep=deep)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
 
 
 def load_pipeline(path: Path) -> Pipeline:
@@ -51,17 +33,7 @@ def load_pipeline(path: Path) -> Pipeline:
     Raises:
         PipelineError: names the file and, for each wrong key, what was found and what is allowed.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 — derives from SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
-        raise PipelineError(f"{path} cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        raise PipelineError(f"{path} is not YAML: {error}.") from None
-    if not isinstance(content, dict):
-        raise PipelineError(
-            f"{path} holds {type(content).__name__}, not keys and values.",
-            remedy="Start from pipelines/air_passengers.yaml.",
-        )
+    content = read_yaml(path, remedy="Start from pipelines/air_passengers.yaml.")
     content.setdefault("name", path.stem)
     if content["name"] != path.stem:
         raise PipelineError(

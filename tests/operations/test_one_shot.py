@@ -268,3 +268,25 @@ def test_use_backend__gpu_that_is_not_there__is_refused(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     use_backend("cpu", settings)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_forecast_file__auto_model__searches_on_what_is_before_the_holdout(
+    engine: Engine, settings: Settings, tmp_path: Path
+) -> None:
+    path = demand(tmp_path / "demand.csv")
+    held = {"max_steps": 2, "input_size": 14, "windows_batch_size": 16, "hidden_size": 8}
+    asked = request(path, tmp_path, models=("AutoMLP",), parameters=held)
+
+    first = forecast_file(engine, settings, asked)
+    trials = rows(engine, "SELECT run_name, status FROM runs WHERE parent_run_id IS NOT NULL")
+    again = forecast_file(engine, settings, asked)
+
+    assert len(trials) == 10
+    assert {status for _, status in trials} == {"completed"}
+    assert rows(engine, "SELECT model_type FROM models WHERE model_name = 'AutoMLP'") == [("MLP",)]
+    assert again.reused == 2
+    pd.testing.assert_frame_equal(again.predictions, first.predictions)
+    frame = pd.read_csv(path, float_precision="round_trip")
+    frame.loc[pd.to_datetime(frame["ds"]) > "2024-04-22", "y"] += 100
+    frame.to_csv(path, index=False)
+    assert forecast_file(engine, settings, asked).reused == 2

@@ -15,12 +15,14 @@ from ts_forecast.errors import DeviceError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import ArtifactStore, record_artifact, verify
+from ts_forecast.search.trials import choose_parameters
 from ts_forecast.settings import Settings
 from ts_forecast.tables.training import Model
 from ts_forecast.tracking.fingerprint import library_versions
 from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
 from ts_forecast.training.quarter import training_fingerprint
+from ts_forecast.training.search import search_of
 from ts_forecast.training.trainer import FittedModel, fit_model, load_fitted
 
 
@@ -84,10 +86,17 @@ def recorded_model(
     """
     panel = history.filled(pipeline.missing)
     quarter = Quarter.of(history.ds.max())
-    mark = training_fingerprint(pipeline, spec, quarter, panel)
+    with transaction(engine) as session:
+        search = search_of(session, pipeline, spec)
+    payload = None if search is None else search.payload(pipeline, history)
+    mark = training_fingerprint(pipeline, spec, quarter, panel, payload)
     key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name}", mark, quarter)
     with tracked_run(engine, key, source_type="cli", force=force, tags={"model": spec.name}) as run:
         if not run.reused:
+            if search is not None:
+                spec = choose_parameters(
+                    engine, pipeline, spec, search, history, run, force=force
+                ).spec
             fitted = fit_model(pipeline, spec, panel)
             return _store(engine, settings, pipeline, spec, run, fitted, source)
     with transaction(engine) as session:
@@ -95,7 +104,8 @@ def recorded_model(
     sha256 = (model.metadata_ or {})["sha256"]
     folder = Path(model.model_file_path)
     verify(folder, sha256)
-    return RecordedModel(model.model_id, sha256, load_fitted(folder, spec), reused=True)
+    fitted = load_fitted(folder, spec.chosen(model.hyperparameters))
+    return RecordedModel(model.model_id, sha256, fitted, reused=True)
 
 
 def _store(

@@ -27,7 +27,8 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.runs import RunKey, find_completed, supersede, tracked_run
-from ts_forecast.training.quarter import trained_model, training_fingerprint, training_panel
+from ts_forecast.training.quarter import trained_model, training_fingerprint, training_history
+from ts_forecast.training.search import search_of
 from ts_forecast.training.trainer import load_fitted
 
 # Raise it when the same models and data would give other rows.
@@ -135,10 +136,13 @@ def slice_is_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> 
         DatasetError: the quarter or its window was never ingested.
     """
     experiment = ensure_experiment(session, pipeline)
-    history = training_panel(session, pipeline, quarter)
+    history = training_history(session, pipeline, quarter)
+    filled = history.filled(pipeline.missing)
     models = []
     for spec in pipeline.models:
-        mark = training_fingerprint(pipeline, spec, quarter, history)
+        search = search_of(session, pipeline, spec)
+        payload = None if search is None else search.payload(pipeline, history)
+        mark = training_fingerprint(pipeline, spec, quarter, filled, payload)
         model = trained_model(session, experiment, spec.name, quarter)
         if model is None or (model.metadata_ or {}).get("fingerprint") != mark:
             return False
@@ -227,7 +231,8 @@ def _rows(
     """A model's rows of the slice, in ``PREDICTION_SCHEMA``."""
     folder = Path(model.model_file_path)
     verify(folder, (model.metadata_ or {})["sha256"])
-    outputs = forecast_pairs(load_fitted(folder, spec), pipeline, panel, issued)
+    fitted = load_fitted(folder, spec.chosen(model.hyperparameters))
+    outputs = forecast_pairs(fitted, pipeline, panel, issued)
     targets = issued.cutoff[:, None] + np.arange(1, plan.horizon + 1)[None, :]
     pair, step = np.nonzero((targets >= plan.first_target) & (targets <= plan.last_target))
     values = outputs[pair, step]

@@ -24,7 +24,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Engine, Numeric, cast, func, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from ts_forecast.db.engine import exclusive, transaction
 from ts_forecast.db.text import storable
@@ -34,7 +34,7 @@ from ts_forecast.tables.experiment import Run
 from ts_forecast.tracking.environment import describe_environment, source_revision
 from ts_forecast.tracking.tracker import Ending, NullTracker, Tracker
 
-RunKind = Literal["train", "predict", "evaluate"]
+RunKind = Literal["train", "predict", "evaluate", "trial"]
 SourceType = Literal["notebook", "script", "cli", "api", "scheduled"]
 _MAX_NAME_LENGTH = 255
 _MAX_ERROR_LENGTH = 1000
@@ -328,6 +328,18 @@ def retire_attempts(session: Session, key: RunKey) -> None:
     session.execute(
         update(Run)
         .where(*_same_computation(key), Run.status == "running")
+        .values(status="killed", error_message=reason, **_ended())
+    )
+    # Trials die with their search, and nobody else asks for them again.
+    attempt = aliased(Run)
+    dead = select(attempt.run_id).where(
+        attempt.experiment_id == key.experiment_id,
+        attempt.run_fingerprint == key.fingerprint,
+        attempt.status.in_(["killed", "failed"]),
+    )
+    session.execute(
+        update(Run)
+        .where(Run.parent_run_id.in_(dead), Run.status == "running")
         .values(status="killed", error_message=reason, **_ended())
     )
     session.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from sqlalchemy import Engine, select
@@ -25,11 +26,14 @@ from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
+from ts_forecast.training.search import ChooseParameters, Chosen, Search, search_of
 from ts_forecast.training.trainer import FittedModel, fit_model
 
 # Raise it when the same inputs would give another model.
 TRAINING_CODE_VERSION = 2
 _FOLDER_LENGTH = 16
+_CURVES = ("train_loss", "valid_loss")
+_SETTINGS = ("space_name", "trials", "metric", "val_size", "seed", "best_trial")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class TrainingOutcome:
         fit_until: the last timestamp that the model may have seen.
         seconds: of the fit, when it was made.
         samples: observations that it was fitted on.
+        search: of a searched model: its definition, the best value and trial; None of others.
     """
 
     run_id: int
@@ -52,10 +57,13 @@ class TrainingOutcome:
     seconds: float
     samples: int
     final_loss: float | None
+    search: dict[str, Any] | None = None
 
 
-def training_panel(session: Session, pipeline: Pipeline, quarter: Quarter) -> Panel:
-    """What the models of a quarter may see: its window, cut at the quarter's first cutoff, filled.
+def training_history(session: Session, pipeline: Pipeline, quarter: Quarter) -> Panel:
+    """What the models of a quarter may see: its window, cut at the quarter's first cutoff.
+
+    As it was observed; ``training_panel`` is the same, filled.
 
     Raises:
         DatasetError: the window holds nothing.
@@ -68,21 +76,35 @@ def training_panel(session: Session, pipeline: Pipeline, quarter: Quarter) -> Pa
             remedy=f"Choose a quarter after {pipeline.first_quarter.label}.",
         )
     plan = pipeline.slice_plan(quarter)
-    panel = load_panel(session, pipeline, window[0], window[-1])
-    return panel.until(plan.fit_until).filled(pipeline.missing)
+    return load_panel(session, pipeline, window[0], window[-1]).until(plan.fit_until)
+
+
+def training_panel(session: Session, pipeline: Pipeline, quarter: Quarter) -> Panel:
+    """What the models of a quarter are fitted on: ``training_history``, filled.
+
+    Raises:
+        DatasetError: the window holds nothing, or a value is missing and must not be.
+    """
+    return training_history(session, pipeline, quarter).filled(pipeline.missing)
 
 
 def training_fingerprint(
-    pipeline: Pipeline, spec: ModelSpec, quarter: Quarter, panel: Panel
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    quarter: Quarter,
+    panel: Panel,
+    search: dict[str, object] | None = None,
 ) -> str:
     """What decides the model: the data that it sees and how it is fitted, nothing else.
 
     Args:
         panel: as ``training_panel`` gives it.
+        search: of a searched model, ``Search.payload``.
     """
     library = ("neuralforecast", "torch") if spec.kind.is_neural else ("statsforecast", "numpy")
     return fingerprint(
         {
+            **({} if search is None else {"search": search}),
             "kind": "train",
             "code": TRAINING_CODE_VERSION,
             "quarter": quarter.key,
@@ -111,25 +133,41 @@ def train_quarter(
     quarter: Quarter,
     *,
     force: bool = False,
+    choose: ChooseParameters | None = None,
 ) -> TrainingOutcome:
     """The model that forecasts a quarter: fitted now, or the identical one on record.
 
     The model's folder is complete before its rows appear, and all of the rows appear in one
-    transaction.
+    transaction. The parameters of a searched model are chosen first; then the plain class is fitted
+    with them on everything that it may see, the validation window included.
+
+    Args:
+        choose: ``search.trials.choose_parameters``; needed for searched models only.
 
     Raises:
         DatasetError: the window was not ingested.
+        PipelineError: the stored search space does not exist or does not fit.
         TrainingError: the fit failed; the run is ``failed`` with the reason.
     """
     with transaction(engine) as session:
         experiment = ensure_experiment(session, pipeline)
-        panel = training_panel(session, pipeline, quarter)
-    mark = training_fingerprint(pipeline, spec, quarter, panel)
+        search = search_of(session, pipeline, spec)
+        history = training_history(session, pipeline, quarter)
+    panel = history.filled(pipeline.missing)
+    payload = None if search is None else search.payload(pipeline, history)
+    mark = training_fingerprint(pipeline, spec, quarter, panel, payload)
     key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name} {quarter.label}", mark, quarter)
     with tracked_run(engine, key, force=force, tags={"model": spec.name}) as run:
         if not run.reused:
+            chosen = None
+            if search is not None:
+                chosen = _chooser(choose, spec)(
+                    engine, pipeline, spec, search, history, run, force=force
+                )
+                spec = chosen.spec
             fitted = fit_model(pipeline, spec, panel)
-            _store(engine, settings, pipeline, spec, quarter, run, mark, panel, fitted)
+            found = _found(search, chosen)
+            _store(engine, settings, pipeline, spec, quarter, run, mark, panel, fitted, found)
     with transaction(engine) as session:
         model = session.scalars(select(Model).where(Model.run_id == run.run_id)).one()
         return _outcome(session, pipeline, quarter, model, mark, reused=run.reused)
@@ -158,7 +196,7 @@ def loss_curves(session: Session, run_id: int) -> pd.DataFrame:
     """The loss curves of a training run: ``step, name, value``."""
     rows = session.execute(
         select(Metric.metric_step, Metric.metric_name, Metric.metric_value)
-        .where(Metric.run_id == run_id, Metric.dataset_type.in_(["train", "validation"]))
+        .where(Metric.run_id == run_id, Metric.metric_name.in_(_CURVES))
         .order_by(Metric.metric_name, Metric.metric_step)
     )
     return pd.DataFrame(rows.all(), columns=["step", "name", "value"])
@@ -174,6 +212,7 @@ def _store(
     mark: str,
     panel: Panel,
     fitted: FittedModel,
+    found: dict[str, Any],
 ) -> None:
     folder = Path("staging", pipeline.name, spec.name, quarter.key, mark[:_FOLDER_LENGTH])
     stored = ArtifactStore(settings).write_directory(folder, fitted.save)
@@ -207,6 +246,7 @@ def _store(
                 "data_hash": panel.content_hash(),
                 "datasets": panel.lineage,
                 "final_loss": fitted.final_loss,
+                **({"search": found} if found else {}),
             },
         )
         session.add(model)
@@ -222,9 +262,35 @@ def _store(
             category="pipeline",
             is_hyperparameter=False,
         )
-        log_metrics(session, run.run_id, _curve_rows(fitted, model.model_id))
+        rows = _curve_rows(fitted, model.model_id)
+        if found:
+            how = {f"search.{key}": found[key] for key in _SETTINGS if found[key] is not None}
+            log_parameters(session, run.run_id, how, category="search", is_hyperparameter=False)
+            rows.append(MetricRow(found["metric"], found["best_value"], model_id=model.model_id))
+        log_metrics(session, run.run_id, rows)
         register_version(session, pipeline, spec.name, model.model_id)
         run.complete(session)
+
+
+def _chooser(choose: ChooseParameters | None, spec: ModelSpec) -> ChooseParameters:
+    if choose is None:
+        raise TrainingError(
+            f"Model {spec.name}: nobody is there to choose the parameters of {spec.model}.",
+            remedy="Pass choose=ts_forecast.search.trials.choose_parameters.",
+        )
+    return choose
+
+
+def _found(search: Search | None, chosen: Chosen | None) -> dict[str, Any]:
+    """What the model's row keeps of its search; empty if there was none."""
+    if search is None or chosen is None:
+        return {}
+    return {
+        **search.definition(),
+        "space_name": search.space_name,
+        "best_trial": chosen.trial,
+        "best_value": chosen.value,
+    }
 
 
 def _curve_rows(fitted: FittedModel, model_id: int) -> list[MetricRow]:
@@ -262,4 +328,5 @@ def _outcome(
         seconds=float(model.training_duration_seconds or 0),
         samples=model.training_samples or 0,
         final_loss=(model.metadata_ or {}).get("final_loss"),
+        search=(model.metadata_ or {}).get("search"),
     )
