@@ -116,6 +116,24 @@ def test_dev__webserver_killed_then_ctrl_c__restarted_then_all_end(
     assert time.monotonic() - begun < 20
 
 
+def test_dev__server_killed__nothing_of_it_lives_on(
+    dev: tuple[psutil.Popen, int, Path],
+) -> None:
+    process, port, log = dev
+    (server,) = process.children()
+    tree = server.children(recursive=True)
+    # Webserver, daemon, a code server of each, and the guard.
+    assert len(tree) >= 5
+
+    server.kill()
+
+    assert process.wait(timeout=10) == 128 + signal.SIGKILL
+    _, alive = psutil.wait_procs(tree, timeout=15)
+    assert alive == []
+    assert not _answers(port)
+    assert "Traceback" not in log.read_text()
+
+
 def test_dev__port_taken__says_so_and_leaves_nothing(environment: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
