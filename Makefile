@@ -60,8 +60,13 @@ format: $(VENV)/.installed-dev ## Format the code and write generated files
 	@$(BIN)/python -m ts_forecast.pipeline_file > docs/pipeline.schema.json
 
 .PHONY: constraints
-constraints: $(VENV)/.installed-dev ## Write constraints.txt from the environment, after an upgrade by hand
-	@$(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | sort -f > constraints.txt
+constraints: ## Pin what a fresh environment holds; to upgrade a package, edit its line before
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
+	  && $(PYTHON) -m venv "$$fresh" \
+	  && "$$fresh/bin/pip" install -q "$(TORCH)" \
+	  && "$$fresh/bin/pip" install -q -c constraints.txt -e '.[dev]' \
+	  && "$$fresh/bin/pip" freeze --exclude-editable | sed -E 's/\+cpu$$//' | LC_ALL=C sort -f > "$$fresh/pins" \
+	  && cp "$$fresh/pins" constraints.txt
 
 .PHONY: clean
 clean: ## Remove the environment and caches; data, models and the database stay

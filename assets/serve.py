@@ -1,7 +1,8 @@
 """Serve the UI: ``python -m assets.serve``.
 
 One process that starts the webserver and the daemon, watches over both and over the embedded
-PostgreSQL, and ends all of them with itself. What they serve is ``definitions``.
+PostgreSQL, and ends all of them with itself; if it is killed, ``guard`` does. What they serve is
+``definitions``.
 """
 
 import logging
@@ -15,18 +16,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import dagster as dg
-import psutil
 import requests
 import typer
 from rich.console import Console
 from rich.text import Text
 
+from assets.guard import MARK, end_marked, start_guard
 from resources.gpu_executor import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
@@ -37,12 +37,9 @@ from ts_forecast.settings import Settings, load_settings
 _ROOT = Path(__file__).resolve().parents[1]
 _WATCH_SECONDS = 1.0
 _START_SECONDS = 120
-_GRACE_SECONDS = 20
 # A child that dies more often than this is not started again.
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_SECONDS = 600.0
-# In the environment of every process that a server started, whoever its parent is by now.
-_MARK = "SERVED_FOR"
 _log = logging.getLogger(__name__)
 
 
@@ -95,6 +92,7 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
         signal.signal(number, lambda *_: stop.set())
     _check_port(host, port)
     environment = _prepare(settings)
+    guard = start_guard(environment[MARK])
     workspace = ("-w", str(_ROOT / "workspace.yaml"))
     webserver = ("dagster_webserver", "-h", host, "-p", str(port), *workspace)
     children = [
@@ -118,7 +116,8 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
         return 0
     finally:
         stop.set()
-        _end([child.process for child in children if child.process is not None], environment[_MARK])
+        end_marked(environment[MARK])
+        guard.communicate()
 
 
 def _prepare(settings: Settings) -> dict[str, str]:
@@ -133,7 +132,7 @@ def _prepare(settings: Settings) -> dict[str, str]:
             ensure_pool_limits(instance, settings)
     finally:
         database.engine.dispose()
-    environment[_MARK] = secrets.token_hex(16)
+    environment[MARK] = secrets.token_hex(16)
     # The code location is loaded from the root of the repository, wherever we were called.
     environment["PYTHONPATH"] = os.pathsep.join(
         part for part in (str(_ROOT), os.environ.get("PYTHONPATH")) if part
@@ -179,36 +178,6 @@ def _announce(address: str, stop: threading.Event, console: Console) -> None:
             continue
     if not stop.is_set():
         console.print(f"The UI does not answer at {address}.", style="red")
-
-
-def _end(children: list["subprocess.Popen[bytes]"], mark: str) -> None:
-    """End the children and all that they started, by PID: orphans of a killed one too."""
-    tree = [process for process in psutil.process_iter() if _is_marked(process, mark)]
-    below = {child.pid for child in children}
-    for child in children:
-        try:
-            below |= {process.pid for process in psutil.Process(child.pid).children(recursive=True)}
-        except psutil.NoSuchProcess:
-            continue
-        child.send_signal(signal.SIGINT)
-    for process in tree:
-        if process.pid not in below:
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()
-    _, alive = psutil.wait_procs(tree, timeout=_GRACE_SECONDS)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
-
-
-def _is_marked(process: psutil.Process, mark: str) -> bool:
-    try:
-        # A step may have started the embedded server again; that outlives whoever starts it.
-        return process.environ().get(_MARK) == mark and process.name() != "postgres"
-    except psutil.Error:
-        # Somebody else's, or gone.
-        return False
 
 
 def main(

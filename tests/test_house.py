@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
-import pickle
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from ts_forecast.errors import SourceError
-from ts_forecast.pipeline_file import json_schema
+from ts_forecast.pipeline_file import json_schema, parse_pipeline
+from ts_forecast.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("ts_forecast", "resources", "assets")
@@ -44,7 +46,7 @@ def test_ts_forecast__all_of_it_imported__knows_no_dagster() -> None:
     names = [
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         for path in MODULES
-        if path.parts[-2] != "resources" and "ts_forecast" in path.relative_to(REPOSITORY).parts
+        if path.parts[-2] != "resources" and "ts_forecast" in path.parts
     ]
     code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; "
     code += "print([m for m in sys.modules if m.split('.')[0] in ('dagster', 'torch')])"
@@ -64,23 +66,6 @@ def test_schema_of_pipeline_files__is_current() -> None:
     stored = json.loads((REPOSITORY / "docs" / "pipeline.schema.json").read_text())
 
     assert stored == json_schema()
-
-
-def test_model_catalogue__is_that_of_the_installed_libraries() -> None:
-    code = (
-        "import json, warnings; warnings.simplefilter('ignore'); "
-        "from ts_forecast.model_catalogue import inspect_libraries; "
-        "print(json.dumps(inspect_libraries()))"
-    )
-    stored = json.loads((REPOSITORY / "ts_forecast" / "model_catalogue.json").read_text())
-
-    assert json.loads(run(code)) == stored
-
-
-def test_errors__cross_a_process_border() -> None:
-    error = pickle.loads(pickle.dumps(SourceError("bad.csv, row 3: no.", remedy="Mend it.")))
-
-    assert (error.problem, error.remedy, error.exit_code) == ("bad.csv, row 3: no.", "Mend it.", 3)
 
 
 def test_readme__names_files_and_commands_that_exist() -> None:
@@ -103,3 +88,63 @@ def test_readme__names_files_and_commands_that_exist() -> None:
     ).stdout
     for command in ("demo", "dev", "materialize", "run", "db", "pipelines", "doctor"):
         assert command in help_text
+
+
+def test_readme__pipeline_file__is_a_right_one() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```yaml\n# pipelines/(\w+)\.yaml\n(.*?)```", readme, re.DOTALL)
+    assert example is not None
+
+    pipeline = parse_pipeline({"name": example[1], **yaml.safe_load(example[2])}, origin="README")
+
+    assert pipeline.slice_plan(pipeline.first_quarter.shift(12)).cutoffs.size
+
+
+def test_configuration__page_and_example__name_the_settings_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    known = {
+        str(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()
+    }
+    page = (REPOSITORY / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == known
+
+    example = (REPOSITORY / ".env.example").read_text(encoding="utf-8")
+    filled = tmp_path / ".env"
+    filled.write_text(re.sub(r"^# (?=[A-Z_]+=)", "", example, flags=re.MULTILINE))
+    # Refuses what is unknown.
+    assert Settings(_env_file=filled).model_fields_set
+
+
+def test_pipeline_file_page__names_every_key_of_the_schema() -> None:
+    page = (REPOSITORY / "docs" / "pipeline-file.md").read_text(encoding="utf-8")
+    schema = json_schema()
+    keys = set(schema["properties"]) - {"name", "description"}
+    for part in schema["$defs"].values():
+        keys |= set(part["properties"])
+
+    words = set(re.findall(r"\w+", page))
+
+    assert keys - words == set()
+
+
+def test_constraints__pin_every_dependency_without_an_address() -> None:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").split()
+    pins = dict(line.lower().replace("_", "-").split("==") for line in lines)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    names = {re.split(r"[\[<>=]", item)[0].lower().replace("_", "-") for item in declared}
+
+    assert names - set(pins) == set()
+    # A local part such as +cpu exists on one index only.
+    assert all(re.fullmatch(r"[\d.]+[\w.]*", version) for version in pins.values())
+
+
+def test_makefile__every_target__is_explained() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: (\S+)$", makefile, re.MULTILINE))
+
+    explained = set(re.findall(r"^([a-z-]+):.*## \S", makefile, re.MULTILINE))
+
+    assert explained == phony

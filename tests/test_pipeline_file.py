@@ -70,6 +70,20 @@ def test_load_pipeline__minimal__has_the_documented_defaults(tmp_path: Path) -> 
         ({"end": "3000-01-01"}, r"end: found '3000-01-01'.*1700 to 2200"),
         ({"horizon": -1}, r"horizon: found -1, .*greater than or equal to 1"),
         ({"horizon": 1.5}, r"horizon: found 1\.5"),
+        ({"horizon": True}, r"horizon: found True, true and false are no value here"),
+        ({"seed": False}, r"seed: found False, true and false are no value here"),
+        ({"levels": [80, True]}, r"levels: found \[80, True\], true and false are no value here"),
+        (
+            {"source": {"files": "x", "wide": {"exogenous": {"promo": "P_{unique_id}"}}}},
+            r"source\.wide\.exogenous: promo is no column of exogenous\.future or .*allowed: \[\]",
+        ),
+        (
+            {
+                "source": {"files": "x", "wide": {"exogenous": {"promo": "P_{unique_id}"}}},
+                "exogenous": {"future": ["promotion"], "calendar": ["weekday"]},
+            },
+            r"source\.wide\.exogenous: promo is no .*allowed: \['promotion'\]",
+        ),
         ({"step": -1}, r"step: found -1"),
         ({"window_quarters": 0}, r"window_quarters: found 0"),
         (

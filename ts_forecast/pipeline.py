@@ -183,7 +183,13 @@ class Pipeline(Strict):
         wrong = sorted({c for c in columns if columns.count(c) > 1 or c in _RESERVED_COLUMNS})
         if wrong:
             raise ValueError(f"exogenous: {', '.join(wrong)} stands twice or is a reserved name")
-        if self.exogenous.static and self.source.static is None:
+        patterns = () if source.wide is None else source.wide.exogenous
+        if unknown := sorted(set(patterns) - set(self.exogenous.temporal)):
+            raise ValueError(
+                f"source.wide.exogenous: {', '.join(unknown)} is no column of exogenous.future or "
+                f"exogenous.historic; allowed: {list(self.exogenous.temporal)}"
+            )
+        if self.exogenous.static and source.static is None:
             raise ValueError("exogenous.static needs source.static, the file with one row a series")
         for model in self.models:
             self._check_exogenous(model)

@@ -18,6 +18,15 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: object) -> object:
+        # No key is one, and pydantic would read true as 1. YAML reads an unquoted yes so, too.
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) for item in items):
+            raise ValueError("true and false are no value here")
+        return value
+
 
 class StaticSource(Strict):
     """A second file with one row a series."""

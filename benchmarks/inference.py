@@ -1,0 +1,162 @@
+"""All cutoffs of a quarter in one pass, against one ``predict()`` a cutoff.
+
+``python benchmarks/inference.py --series 1000 --days 730`` fits a small NHITS on made-up daily sales
+and forecasts every day of a quarter, once with ``forecast_pairs`` and once with NeuralForecast's own
+``predict()`` from cutoffs spread over the quarter: with the whole history up to the cutoff, as one
+calls it, and with the last window alone, the least that one can hand it. Prints seconds, the ratio and
+the largest difference of the forecasts. Of ``predict()``, a sample of the cutoffs is timed and
+multiplied out.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import time
+import warnings
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.pipeline_file import parse_pipeline
+from ts_forecast.predictions.rolling import forecast_pairs
+from ts_forecast.quarters import Quarter
+from ts_forecast.training.trainer import FittedModel, fit_model
+
+_QUARTER = Quarter(2024, 4)
+console = Console()
+
+
+def main(
+    series: Annotated[int, typer.Option(min=1, help="How many series.")] = 1000,
+    days: Annotated[
+        int, typer.Option(min=200, help="Days of history, the quarter included.")
+    ] = 730,
+    horizon: Annotated[int, typer.Option(min=1, help="Days ahead.")] = 14,
+    model: Annotated[str, typer.Option(help="A univariate neural model with future columns.")] = (
+        "NHITS"
+    ),
+    sample: Annotated[int, typer.Option(min=1, help="On how many cutoffs predict() is timed.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch, for both.")] = 1,
+) -> None:
+    """Time both and print a table."""
+    import torch
+
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")
+    pipeline = _pipeline(model, horizon)
+    panel = Panel.from_frame(_sales(series, days), pipeline)
+    plan = pipeline.slice_plan(_QUARTER)
+    issued = panel.issued(plan, pipeline)
+    fitted = fit_model(pipeline, pipeline.models[0], panel.until(plan.fit_until).filled("error"))
+    cutoffs = np.unique(issued.cutoff)
+    # Both have paid for imports, threads and a first Trainer before a clock runs.
+    forecast_pairs(fitted, pipeline, panel, Issued(issued.series[:1], issued.cutoff[:1]))
+
+    begun = time.perf_counter()
+    ours = forecast_pairs(fitted, pipeline, panel, issued)
+    seconds = time.perf_counter() - begun
+
+    chosen = cutoffs[np.linspace(0, len(cutoffs) - 1, min(sample, len(cutoffs))).astype(int)]
+    table = Table(
+        title=f"{model}: {series} series x {len(cutoffs)} cutoffs x {horizon} days, {threads} thread"
+    )
+    for heading in ("way", "seconds", "ratio", "largest difference"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    table.add_row("one pass", f"{seconds:.1f}", "1.0", "")
+    for way, reach in (("predict(), whole history", None), ("predict(), last window", 1)):
+        spent, difference = _one_by_one(fitted, pipeline, panel, issued, ours, chosen, reach)
+        spent *= len(cutoffs) / len(chosen)
+        table.add_row(way, f"{spent:.1f}", f"{spent / seconds:.1f}", f"{difference:.1e}")
+    console.print(table)
+
+
+def _one_by_one(
+    fitted: FittedModel,
+    pipeline: Pipeline,
+    panel: Panel,
+    issued: Issued,
+    ours: np.ndarray,
+    cutoffs: np.ndarray,
+    windows: int | None,
+) -> tuple[float, float]:
+    """Seconds of a ``predict()`` from each cutoff, and how far its forecasts are from ours.
+
+    Frames are cut outside of the clock: a careful caller would have them.
+    """
+    library = _library_of(fitted, pipeline)
+    future = list(pipeline.exogenous.all_future)
+    spent, difference = 0.0, 0.0
+    everything = panel.to_frame()
+    index = panel.index
+    length = fitted.model.input_size
+    for cutoff in cutoffs.tolist():
+        first = index.min() if windows is None else cutoff - windows * length + 1
+        known = everything[(index >= first) & (index <= cutoff)]
+        ahead = everything[(index > cutoff) & (index <= cutoff + pipeline.horizon)]
+        ahead = ahead[["unique_id", "ds", *future]]
+        begun = time.perf_counter()
+        forecast = library.predict(df=known, futr_df=ahead)
+        spent += time.perf_counter() - begun
+        theirs = forecast.drop(columns=["unique_id", "ds"]).to_numpy()
+        theirs = np.sort(theirs.reshape(panel.n_series, pipeline.horizon, -1), axis=2)
+        mine = ours[issued.cutoff == cutoff]
+        difference = max(difference, float(np.abs(mine - theirs).max()))
+    return spent, difference
+
+
+def _library_of(fitted: FittedModel, pipeline: Pipeline) -> Any:
+    """The model in NeuralForecast's own hands; sets what its ``fit()`` would have set."""
+    from neuralforecast import NeuralForecast
+
+    library = NeuralForecast(models=[fitted.model], freq=pipeline.frequency)
+    library._fitted = True
+    library.scalers_, library.static_scalers_ = {}, {}
+    library.id_col, library.time_col, library.target_col = "unique_id", "ds", "y"
+    library.prediction_intervals = None
+    return library
+
+
+def _pipeline(model: str, horizon: int) -> Pipeline:
+    return parse_pipeline(
+        {
+            "name": "benchmark",
+            "source": {"files": "made_up.csv"},
+            "frequency": "D",
+            "horizon": horizon,
+            "step": 1,
+            "start": "2010-01-01",
+            "levels": [80],
+            "exogenous": {"future": ["promotion"], "calendar": ["weekday"]},
+            "models": [{"model": model, "parameters": {"max_steps": 5, "input_size": 56}}],
+        },
+        origin="benchmarks/inference.py",
+    )
+
+
+def _sales(series: int, days: int) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    dates = pd.date_range(end="2024-12-31", periods=days)
+    week = 10 + 3 * np.sin(2 * np.pi * dates.dayofweek.to_numpy() / 7)
+    promotion = (rng.random((series, days)) < 0.1).astype(float)
+    y = week * rng.uniform(1, 5, size=(series, 1)) + 4 * promotion + rng.normal(size=(series, days))
+    return pd.DataFrame(
+        {
+            "unique_id": np.repeat([f"product {i:05d}" for i in range(series)], days),
+            "ds": np.tile(dates, series),
+            "y": y.reshape(-1),
+            "promotion": promotion.reshape(-1),
+        }
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
