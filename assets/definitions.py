@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets.datasets import build_dataset_assets
+from assets.maintenance import database_maintenance, maintenance_schedule
 from assets.predictions import build_predictions
 from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
@@ -20,7 +21,7 @@ from ts_forecast.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dg.Definitions:
-    """Assets and a job of every pipeline, the PostgreSQL resource and the GPU executor."""
+    """Assets and a job of every pipeline, the upkeep of the database, its resource, the GPU executor."""
     assets: list[dg.AssetsDefinition] = []
     for pipeline in pipelines.values():
         assets += build_dataset_assets(pipeline)
@@ -36,7 +37,8 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
     ]
     return dg.Definitions(
         assets=assets,
-        jobs=jobs,
+        jobs=[*jobs, database_maintenance],
+        schedules=[maintenance_schedule],
         resources={"postgres": postgres_resource(settings)},
         executor=gpu_executor,
     )

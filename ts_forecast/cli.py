@@ -13,7 +13,12 @@ import typer
 
 from ts_forecast.commands import (
     database,
+    database_archive,
+    database_daily,
+    database_partitions,
+    database_report,
     database_schema,
+    database_upkeep,
     demo,
     diagnose,
     one_shot,
@@ -44,6 +49,11 @@ app.command()(diagnose.doctor)
 app.command()(diagnose.version)
 database.app.command()(database_schema.roles)
 database.app.command()(database_schema.objects)
+for operation in (*database_daily.COMMANDS, *database_upkeep.COMMANDS, database_report.report):
+    database.app.command()(operation)
+for step in database_archive.COMMANDS:
+    database_partitions.app.command()(step)
+database.app.add_typer(database_partitions.app, name="partitions")
 app.add_typer(database.app, name="db")
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(search_spaces.app, name="search-spaces")

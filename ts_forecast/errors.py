@@ -86,6 +86,10 @@ class DatabaseError(TsForecastError):
     exit_code = 5
 
 
+class LockedError(DatabaseError):
+    """Another session kept a lock for longer than a change may wait; nothing was changed."""
+
+
 class PublishError(DatabaseError):
     """A slice could not be published; readers still see the previous one."""
 

@@ -1,4 +1,4 @@
-"""``ts-forecast db``: the schema's revisions."""
+"""``ts-forecast db``: the schema's revisions. The daily, weekly and monthly operations lie beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from ts_forecast.db.database import Database
 
-app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app = typer.Typer(help="The database: its schema, health and upkeep.", no_args_is_help=True)
 
 
 @app.command()
@@ -21,7 +21,7 @@ def upgrade(
     """Bring the schema up to a revision."""
     from ts_forecast.db import migrate
 
-    with _opened() as database:
+    with opened() as database:
         migrate.upgrade(database.engine, revision)
         typer.echo(f"{database.address} is at revision {migrate.current(database.engine)}")
 
@@ -34,7 +34,7 @@ def downgrade(
     """Take the schema back to a revision; what its newer tables hold is lost."""
     from ts_forecast.db import migrate
 
-    with _opened() as database:
+    with opened() as database:
         if not yes:
             typer.confirm(f"Drop what is newer than {revision} in {database.address}?", abort=True)
         migrate.downgrade(database.engine, revision)
@@ -48,7 +48,7 @@ def current() -> None:
     """Print the schema's revision; exit code 1 if it is not the newest."""
     from ts_forecast.db import migrate
 
-    with _opened() as database:
+    with opened() as database:
         here = migrate.current(database.engine)
         newest = migrate.head()
     typer.echo(f"{here or 'base'}{' (head)' if here == newest else f' (head is {newest})'}")
@@ -61,13 +61,14 @@ def history() -> None:
     """List the revisions, newest first; * marks the database's."""
     from ts_forecast.db import migrate
 
-    with _opened() as database:
+    with opened() as database:
         for step in migrate.history(database.engine):
             typer.echo(f"{'*' if step.is_current else ' '} {step.revision}  {step.summary}")
 
 
 @contextmanager
-def _opened() -> Iterator[Database]:
+def opened() -> Iterator[Database]:
+    """The deployment's database, for one command."""
     from ts_forecast.db.database import open_database
     from ts_forecast.settings import load_settings
 

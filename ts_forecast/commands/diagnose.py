@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-_MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "error": "[red]✗[/red]"}
+MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "error": "[red]✗[/red]"}
 
 
 def doctor(
@@ -27,7 +27,7 @@ def doctor(
         console = Console()
         for finding in findings:
             console.print(
-                f"{_MARKS[finding.status]} {finding.subject:<18} {finding.detail}", highlight=False
+                f"{MARKS[finding.status]} {finding.subject:<18} {finding.detail}", highlight=False
             )
             if finding.remedy:
                 console.print(f"  {'':<18} → {finding.remedy}", style="dim", highlight=False)

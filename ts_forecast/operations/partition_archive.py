@@ -1,0 +1,173 @@
+"""Partitions that readers no longer see: into the schema ``archive``, back again, or dropped for good.
+
+The rows stay as they are, with their keys and their references: an experiment that is deleted takes its
+archived forecasts along. ``archive.partitions`` is the catalogue; a table there that has no row in it is
+somebody else's and left alone. A slice that was archived may be published anew; it takes another leaf.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.orm import Session
+
+from ts_forecast.db import calendar_partitions as ddl
+from ts_forecast.db import partitions
+from ts_forecast.db.engine import exclusive, transaction
+from ts_forecast.db.partition_list import Partition, span_of
+from ts_forecast.db.periods import Period
+from ts_forecast.db.short_locks import with_short_locks
+from ts_forecast.errors import DatabaseError
+from ts_forecast.operations.archive_catalogue import Archived, calendar_table, read_row
+from ts_forecast.quarters import Quarter
+from ts_forecast.tables import ArchivedPartition
+
+_LIST = "See `ts-forecast db partitions list`."
+
+
+def archive(engine: Engine, partition: Partition, *, reason: str) -> Archived:
+    """Detach a partition and put it into the archive, at once or not at all; commits.
+
+    Raises:
+        LockedError: its table stays in use; it is attached still.
+    """
+    with exclusive(engine, *_lock_of(partition.table, partition.name)):
+        row_id = with_short_locks(
+            engine,
+            partial(_detach, partition=partition, reason=reason),
+            subject=partition.table,
+        )
+    # Nobody writes to it now; counting before would count under the lock, or miss the last rows.
+    with transaction(engine) as session:
+        row = session.get_one(ArchivedPartition, row_id)
+        row.row_count = session.scalar(text(f"SELECT count(*) FROM archive.{row.table_name}"))
+        session.flush()
+        return read_row(row)
+
+
+def restore(engine: Engine, archived: Archived) -> str:
+    """Attach it again, with all of its rows; its name. Commits.
+
+    Rows of its period that fell into the default partition since are moved into it.
+
+    Raises:
+        DatabaseError: another partition has taken its place.
+        LockedError: its table stays in use; it is in the archive still.
+    """
+    table = calendar_table(archived.table)
+    with exclusive(engine, *_lock_of(archived.table, archived.was)):
+        with engine.begin() as connection:
+            _refuse_taken(connection, archived)
+            if not table.leaves:
+                ddl.check_bounds(connection, table, f"archive.{archived.name}", _span(archived))
+        if table.leaves:
+            _ensure_quarter(engine, archived)
+        with_short_locks(engine, partial(_attach, archived=archived), subject=table.qualified)
+    return archived.was
+
+
+def drop_archived(engine: Engine, archived: Archived) -> None:
+    """Drop a partition of the archive; its rows are gone, its line in the catalogue stays. Commits.
+
+    Raises:
+        LockedError: somebody reads it, or writes to a table that it refers to.
+    """
+    with_short_locks(engine, partial(_drop, archived=archived), subject=f"archive.{archived.name}")
+
+
+def _detach(connection: Connection, partition: Partition, reason: str) -> int:
+    if not ddl.is_partition(connection, partition.name):
+        raise DatabaseError(f"{partition.name} is no partition any more.", remedy=_LIST)
+    old = partition.name.partition(".")[2]
+    name, number = old, 1
+    while ddl.exists(connection, f"archive.{name}"):
+        number += 1
+        name = f"{old}_{number}"
+    ddl.detach(connection, partition.parent, partition.name)
+    ddl.move(connection, partition.name, ddl.ARCHIVE, name)
+    with Session(connection) as session:
+        row = ArchivedPartition(
+            table_name=name,
+            parent_table=partition.parent,
+            bounds=partition.bounds,
+            size_bytes=partition.size_bytes,
+            detached_by=_author(connection),
+            metadata_={"table": partition.table, "was": partition.name, "reason": reason},
+        )
+        session.add(row)
+        session.flush()
+        return row.archived_partition_id
+
+
+def _attach(connection: Connection, archived: Archived) -> None:
+    _refuse_taken(connection, archived)
+    table = calendar_table(archived.table)
+    schema, _, name = archived.was.partition(".")
+    ddl.move(connection, f"archive.{archived.name}", schema, name)
+    if table.leaves:
+        parent = f"{schema}.{partitions.quarter_table(_quarter(archived))}"
+        ddl.lock_referenced(connection, parent, archived.was)
+        connection.execute(
+            text(f"ALTER TABLE {parent} ATTACH PARTITION {archived.was} {archived.bounds}")
+        )
+    else:
+        ddl.attach(connection, table, archived.was, _span(archived))
+    connection.execute(
+        text("DELETE FROM archive.partitions WHERE archived_partition_id = :id"),
+        {"id": archived.archived_partition_id},
+    )
+
+
+def _drop(connection: Connection, archived: Archived) -> None:
+    connection.execute(text(f"DROP TABLE archive.{archived.name}"))
+    with Session(connection) as session:
+        row = session.get_one(ArchivedPartition, archived.archived_partition_id)
+        row.dropped_at = datetime.now(UTC)
+        row.metadata_ = {**(row.metadata_ or {}), "dropped_by": _author(connection)}
+        session.flush()
+
+
+def _author(connection: Connection) -> str:
+    """As the audit names it: the application's user, else the login."""
+    query = "SELECT coalesce(nullif(current_setting('app.current_user', true), ''), session_user)"
+    return str(connection.scalar(text(query)))
+
+
+def _ensure_quarter(engine: Engine, archived: Archived) -> None:
+    quarter = _quarter(archived)
+    with exclusive(engine, "quarter", partitions.quarter_table(quarter)):
+        with_short_locks(
+            engine,
+            partial(partitions.ensure_quarter, quarter=quarter),
+            subject=archived.table,
+        )
+
+
+def _refuse_taken(connection: Connection, archived: Archived) -> None:
+    if ddl.exists(connection, archived.was):
+        raise DatabaseError(
+            f"{archived.was} was made again since archive.{archived.name} was archived.",
+            remedy=f"Archive {archived.was} first, or drop archive.{archived.name}.",
+        )
+
+
+def _lock_of(table: str, name: str) -> tuple[str, str]:
+    """The advisory lock under which it changes: of a slice, the one that its writers take."""
+    is_slice = calendar_table(table).leaves
+    return ("slice", name.partition(".")[2]) if is_slice else ("partitions", table)
+
+
+def _span(archived: Archived) -> tuple[str, str]:
+    span = span_of(archived.bounds)
+    if span is None:
+        raise DatabaseError(f"The bounds of archive.{archived.name} are no range.", remedy=_LIST)
+    return span
+
+
+def _quarter(archived: Archived) -> Quarter:
+    # predictions_2025_q1_e12
+    parts = archived.was.partition(".")[2].removeprefix(f"{partitions.PARENT}_").split("_")
+    period = Period.parse(f"{parts[0]}-{parts[1]}", 3)
+    return Quarter(period.year, period.number)
