@@ -49,7 +49,7 @@ def upgrade() -> None:
             "search_space_definition",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=False,
-            comment="Per parameter: a constant, values, or low and high; see training.search_space.",
+            comment="Per parameter: a constant, values, or low and high; see ts_forecast.search_space.",
         ),
         sa.Column("created_by", sa.String(length=255), nullable=True),
         sa.Column(

@@ -189,7 +189,7 @@ class SearchSpace(Base):
     )
     search_space_definition: Mapped[dict[str, Any]] = mapped_column(
         JSONB,
-        comment="Per parameter: a constant, values, or low and high; see training.search_space.",
+        comment="Per parameter: a constant, values, or low and high; see ts_forecast.search_space.",
     )
     created_by: Mapped[Name | None] = mapped_column(comment="Who made it.")
     is_active: Mapped[bool | None] = mapped_column(
