@@ -127,11 +127,20 @@ def _join_or_start(cluster: Cluster) -> None:
         for left in _servers(folder):
             _end(left, signal.SIGQUIT)
         cluster.initialize()
-    _clear_crash(folder)
-    cluster.start(_START_SECONDS)
+    deadline = time.monotonic() + _BACKENDS_END_SECONDS
+    _clear_crash(folder, deadline)
+    while True:
+        try:
+            cluster.start(_START_SECONDS)
+            return
+        except DatabaseError as error:
+            # Backends of a killed server that we may not see.
+            if "pre-existing shared memory" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
-def _clear_crash(folder: Path) -> None:
+def _clear_crash(folder: Path, deadline: float) -> None:
     """Make a killed server startable: wait for its backends, then drop its pid files.
 
     Where nothing reaps orphans (a container's PID 1), the dead postmaster stays a zombie and
@@ -141,7 +150,6 @@ def _clear_crash(folder: Path) -> None:
     pid_file = folder / "postmaster.pid"
     if not pid_file.exists():
         return
-    deadline = time.monotonic() + _BACKENDS_END_SECONDS
     while _servers(folder):
         if time.monotonic() > deadline:
             raise DatabaseError(
