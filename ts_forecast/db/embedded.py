@@ -26,7 +26,7 @@ DATABASE = "ts_forecast"
 _START_SECONDS = 300
 _STOP_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
-_BACKENDS_END_SECONDS = 20.0
+_BACKENDS_END_SECONDS = 30.0
 # Of postmaster.pid: pid, data folder, start time, port, socket folder, address, memory, status.
 _PID, _PORT, _SOCKET_FOLDER, _STATUS = 0, 3, 4, 7
 
