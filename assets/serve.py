@@ -77,7 +77,7 @@ class _Child:
 
 
 def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
-    """Serve until a signal comes; the exit code.
+    """Serve until a signal comes, or the command that started us is killed; the exit code.
 
     The database is migrated first. A webserver or daemon that dies is started again, at most five
     times in ten minutes each; the embedded PostgreSQL whenever it is gone.
@@ -104,7 +104,7 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
     )
     announcer.start()
     try:
-        while not stop.is_set():
+        while not stop.is_set() and not _is_orphan():
             for child in children:
                 if not child.keep():
                     console.print(
@@ -118,6 +118,12 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
         stop.set()
         end_marked(environment[MARK])
         guard.communicate()
+
+
+def _is_orphan() -> bool:
+    """Whether the command that started us is gone: nobody would pass on a signal."""
+    starter = os.environ.get("STARTED_BY")
+    return starter is not None and starter != str(os.getppid())
 
 
 def _prepare(settings: Settings) -> dict[str, str]:

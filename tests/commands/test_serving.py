@@ -116,19 +116,21 @@ def test_dev__webserver_killed_then_ctrl_c__restarted_then_all_end(
     assert time.monotonic() - begun < 20
 
 
-def test_dev__server_killed__nothing_of_it_lives_on(
-    dev: tuple[psutil.Popen, int, Path],
+@pytest.mark.parametrize("victim", ["command", "server"])
+def test_dev__killed__nothing_of_it_lives_on(
+    dev: tuple[psutil.Popen, int, Path], victim: str
 ) -> None:
     process, port, log = dev
     (server,) = process.children()
-    tree = server.children(recursive=True)
+    tree = [server, *server.children(recursive=True)]
     # Webserver, daemon, a code server of each, and the guard.
-    assert len(tree) >= 5
+    assert len(tree) >= 6
 
-    server.kill()
+    (server if victim == "server" else process).kill()
 
-    assert process.wait(timeout=10) == 128 + signal.SIGKILL
-    _, alive = psutil.wait_procs(tree, timeout=15)
+    code = process.wait(timeout=10)
+    assert code == (128 + signal.SIGKILL if victim == "server" else -signal.SIGKILL)
+    _, alive = psutil.wait_procs(tree, timeout=20)
     assert alive == []
     assert not _answers(port)
     assert "Traceback" not in log.read_text()

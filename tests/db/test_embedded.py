@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -293,14 +294,17 @@ def test_start_embedded__root_of_a_container__joins_and_mends_the_server(near: S
         "start_embedded(Settings(_env_file=None, home=Path(sys.argv[1])))"
     )
     command += [sys.executable, "-c", code, str(near.home)]
-    start_embedded(near)
+    url = make_url(start_embedded(near)).set(drivername="postgresql")
     first = postmaster(near).pid
 
     subprocess.run(command, check=True, cwd=REPOSITORY)
     assert postmaster(near).pid == first
 
-    postmaster(near).kill()
-    subprocess.run(command, check=True, cwd=REPOSITORY)
+    # Its query outlives the server by a second or more, with the memory that they shared.
+    with closing(psycopg.connect(url.render_as_string())) as connection:
+        connection.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 5000000)")
+        postmaster(near).kill()
+        subprocess.run(command, check=True, cwd=REPOSITORY)
     assert postmaster(near).pid != first
 
 

@@ -37,10 +37,12 @@ def run_module(module: str, *arguments: str, **environment: str) -> int:
     """Run a module of this installation in the foreground; its exit code, 130 if Ctrl-C ended it.
 
     Ctrl-C reaches the child through the terminal; this process waits for its orderly end. A SIGTERM
-    reaches this process alone, and is passed on.
+    reaches this process alone, and is passed on. The child finds our PID as ``STARTED_BY``, for a
+    SIGKILL cannot be.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], env=os.environ | environment
+        [sys.executable, "-m", module, *arguments],
+        env=os.environ | {"STARTED_BY": str(os.getpid())} | environment,
     )
     was_interrupted = False
     previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())

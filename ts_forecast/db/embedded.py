@@ -26,7 +26,7 @@ DATABASE = "ts_forecast"
 _START_SECONDS = 300
 _STOP_SECONDS = 30.0
 _ANSWER_SECONDS = 10.0
-_BACKENDS_END_SECONDS = 20.0
+_BACKENDS_END_SECONDS = 30.0
 # Of postmaster.pid: pid, data folder, start time, port, socket folder, address, memory, status.
 _PID, _PORT, _SOCKET_FOLDER, _STATUS = 0, 3, 4, 7
 
@@ -127,11 +127,20 @@ def _join_or_start(cluster: Cluster) -> None:
         for left in _servers(folder):
             _end(left, signal.SIGQUIT)
         cluster.initialize()
-    _clear_crash(folder)
-    cluster.start(_START_SECONDS)
+    deadline = time.monotonic() + _BACKENDS_END_SECONDS
+    _clear_crash(folder, deadline)
+    while True:
+        try:
+            cluster.start(_START_SECONDS)
+            return
+        except DatabaseError as error:
+            # Backends of a killed server that we may not see.
+            if "pre-existing shared memory" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
-def _clear_crash(folder: Path) -> None:
+def _clear_crash(folder: Path, deadline: float) -> None:
     """Make a killed server startable: wait for its backends, then drop its pid files.
 
     Where nothing reaps orphans (a container's PID 1), the dead postmaster stays a zombie and
@@ -141,7 +150,6 @@ def _clear_crash(folder: Path) -> None:
     pid_file = folder / "postmaster.pid"
     if not pid_file.exists():
         return
-    deadline = time.monotonic() + _BACKENDS_END_SECONDS
     while _servers(folder):
         if time.monotonic() > deadline:
             raise DatabaseError(

@@ -123,6 +123,7 @@ class Cluster:
         place = "." if socket_folder == self.folder else socket_folder
         options = f"-h '' -p 5432 -k {place} -c unix_socket_permissions=0700"
         log = self.folder / "log"
+        told = log.stat().st_size if log.exists() else 0
         try:
             _run(
                 self.folder,
@@ -136,10 +137,10 @@ class Cluster:
             )
         except DatabaseError as error:
             self.release_socket()
-            lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+            words = log.read_bytes()[told:].decode(errors="replace") if log.exists() else ""
             raise DatabaseError(
                 f"The embedded PostgreSQL in {self.folder} does not start: "
-                f"{' / '.join(lines[-3:]) or error.problem}",
+                f"{' / '.join(words.splitlines())[:1000] or error.problem}",
                 remedy=f"Read {log}, or set DATABASE_URL to a server of your own.",
             ) from error
 
