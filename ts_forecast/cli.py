@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ts_forecast.commands import (
+    configuration,
     database,
     database_archive,
     database_daily,
@@ -57,6 +58,7 @@ database.app.add_typer(database_partitions.app, name="partitions")
 app.add_typer(database.app, name="db")
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(search_spaces.app, name="search-spaces")
+app.add_typer(configuration.app, name="config")
 
 
 class _Errors:

@@ -38,6 +38,12 @@ class SettingsError(TsForecastError):
     exit_code = 2
 
 
+class ConfigurationError(TsForecastError):
+    """A setting of the database is absent, does not fit its type, or cannot be decrypted."""
+
+    exit_code = 2
+
+
 class PipelineError(TsForecastError):
     """A pipeline file is wrong; nothing of it was loaded."""
 
