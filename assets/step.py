@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from ts_forecast.errors import DatabaseError, TsForecastError
+from ts_forecast.logs.context import bound
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
 
@@ -49,7 +50,7 @@ def for_each_quarter(
     A quarter that fails ends the step; those before it are stored, and a retry finds them done.
     """
     for quarter in quarters:
-        with reason_in_one_line():
+        with reason_in_one_line(), bound(quarter=quarter.label):
             metadata = body(quarter)
         context.add_asset_metadata(metadata, partition_key=quarter.key)
         context.log.info(f"{QUARTER_DONE}: {quarter.label}")

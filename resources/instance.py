@@ -105,6 +105,7 @@ def _instance_file(settings: Settings) -> str:
     configuration = yaml.safe_load(template)
     # A plain integer in Dagster's schema: it cannot come from the environment.
     configuration["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_parallel_runs
+    configuration["python_logs"]["python_log_level"] = settings.log_level
     text = yaml.safe_dump(configuration, sort_keys=False)
     return (
         f"# Written by ts-forecast from {INSTANCE_FILE} of the repository; edit that one.\n{text}"

@@ -27,7 +27,7 @@ from ts_forecast.commands import (
     search_spaces,
     serving,
 )
-from ts_forecast.errors import DatabaseError, TsForecastError
+from ts_forecast.errors import DatabaseError, SettingsError, TsForecastError
 
 _EPILOG = (
     "Exit codes: 0 done; 1 a step failed or a check found something; 2 wrong configuration, pipeline "
@@ -72,6 +72,20 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
     _Errors.with_traceback = debug
+    # Help needs neither settings nor logs.
+    if "--help" not in sys.argv:
+        _install_logs()
+
+
+def _install_logs() -> None:
+    from ts_forecast.logs.setup import install
+    from ts_forecast.settings import load_settings
+
+    try:
+        install(load_settings())
+    except SettingsError:
+        # The command says so, if it needs them; `doctor` explains them.
+        return
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from ts_forecast.db.engine import exclusive
 from ts_forecast.db.retry import Patience, in_transaction
 from ts_forecast.db.text import storable
 from ts_forecast.errors import CommitUnknownError, DatabaseError
+from ts_forecast.logs.context import bound
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.experiment import Run
 from ts_forecast.tracking.environment import describe_environment, source_revision
@@ -214,7 +215,7 @@ def tracked_run(
         run = in_transaction(engine, open_it)
         run.tracker = tracker or run.tracker
         if not run.reused:
-            with _recorded(engine, run):
+            with bound(run_id=run.run_id, run=key.name), _recorded(engine, run):
                 yield run
             return
     # Outside of the lock: whoever only reads a result keeps nobody waiting.
