@@ -76,6 +76,17 @@ def test_json__exception__has_type_and_stack_and_no_secret() -> None:
     assert "hunter2" not in str(found)
 
 
+def test_json__record_that_dagster_rewrote__is_what_was_said() -> None:
+    made = record("warning - 1234 - fit - hello", note="mine")
+    made.dagster_meta = {"orig_message": "hello", "run_id": "1234", "step_key": "fit", "other": 1}
+
+    found = line(made)
+
+    assert found["message"] == "hello"
+    assert (found["dagster_run"], found["step"], found["note"]) == ("1234", "fit", "mine")
+    assert "dagster_meta" not in found and "other" not in found
+
+
 def test_text__record__is_a_line_and_its_stack() -> None:
     with bound(quarter="2025-Q1"):
         made = record("as %s", "hunter2")

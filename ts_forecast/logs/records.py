@@ -24,6 +24,9 @@ _LONGEST_EXTRA = 2_000
 _MOST_ITEMS = 50
 _DEEPEST = 4
 _STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
+_STANDARD |= {"dagster_event", "dagster_event_batch_metadata"}
+# Dagster rewrites the records of loggers that it manages, and keeps here what was said, where and when.
+_REWRITTEN = "dagster_meta"
 _LEVELS = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
 
 
@@ -50,6 +53,10 @@ def fields_of(record: logging.LogRecord, mask: Masker) -> Fields:
     """The fields of a record; never raises for what was logged."""
     exception_type, stack = _exception(record)
     extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+    rewritten = extra.pop(_REWRITTEN, None)
+    if isinstance(rewritten, Mapping):
+        told = {"dagster_run": rewritten.get("run_id"), "step": rewritten.get("step_key")}
+        extra = {key: value for key, value in told.items() if value is not None} | extra
     context = plain({**current(), **extra}, mask)
     return Fields(
         time=datetime.fromtimestamp(record.created, UTC),
@@ -103,6 +110,9 @@ def _said(value: object) -> str:
 
 
 def _message(record: logging.LogRecord) -> str:
+    rewritten = record.__dict__.get(_REWRITTEN)
+    if isinstance(rewritten, Mapping) and "orig_message" in rewritten:
+        return _said(rewritten["orig_message"])
     try:
         return record.getMessage()
     except Exception as error:  # noqa: BLE001 — arguments that do not fit the format
