@@ -65,7 +65,7 @@ def start_embedded(settings: Settings) -> str:
 
 def running_embedded(settings: Settings) -> str | None:
     """The URL of its database if the server runs; does not start it."""
-    return None if _running_pid(data_folder(settings)) is None else start_embedded(settings)
+    return start_embedded(settings) if _postmaster(_cluster(settings).folder) is not None else None
 
 
 def stop_embedded(settings: Settings) -> bool:
