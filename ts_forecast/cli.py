@@ -25,6 +25,7 @@ from ts_forecast.commands import (
     one_shot,
     pipelines,
     search_spaces,
+    results,
     serving,
 )
 from ts_forecast.errors import DatabaseError, SettingsError, TsForecastError
@@ -46,6 +47,8 @@ app.command()(demo.demo)
 app.command()(serving.dev)
 app.command()(serving.materialize)
 app.command()(one_shot.run)
+app.command()(results.leaderboard)
+app.command()(results.forecasts)
 app.command()(diagnose.doctor)
 app.command()(diagnose.version)
 database.app.command()(database_schema.roles)

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from tests.db.cutting_proxy import CuttingProxy, When
 from ts_forecast.db import retry
+from ts_forecast.db.arrow import read_arrow
 from ts_forecast.db.engine import create_engine, transaction
 from ts_forecast.db.retry import Patience, in_transaction, is_connection_loss, may_repeat
 from ts_forecast.errors import CommitUnknownError
@@ -393,6 +394,9 @@ def test_transaction__user__is_the_settings_and_the_callers_for_one_transaction(
         assert in_transaction(pool, lambda session: session.scalar(query), user="third") == "third"
         with pool.connect() as connection:
             assert connection.scalar(query) == name
+        # Bulk transfer has connections of its own.
+        read = read_arrow(pool, "SELECT current_setting('app.current_user') AS name")
+        assert read.to_pylist() == [{"name": name}]
     finally:
         pool.dispose()
 

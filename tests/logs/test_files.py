@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -85,7 +86,9 @@ def test_shared_file__folder_is_gone_meanwhile__says_so_once_and_raises_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler = handler_in(tmp_path / "logs")
-    (tmp_path / "logs").rmdir()
+    handler.handle(logging.makeLogRecord({"levelno": 30, "msg": "kept", "name": "a"}))
+    handler.close()
+    shutil.rmtree(tmp_path / "logs")
     (tmp_path / "logs").write_text("a file now")
 
     for _ in range(3):
@@ -94,7 +97,7 @@ def test_shared_file__folder_is_gone_meanwhile__says_so_once_and_raises_nothing(
 
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
-    assert re.search(r"ts-forecast\.log cannot be written: .*Not a directory", said)
+    assert re.search(r"ts-forecast\.log cannot be written: .*File exists", said)
 
 
 def test_shared_file__closed__is_opened_by_the_next_record(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,21 @@ def test_install__folder_cannot_be_made__says_so_and_goes_on(
     settings.log_dir.parent.mkdir(parents=True, exist_ok=True)
     settings.log_dir.write_text("a file")
     install(changed(settings, log_to_database=False))
-    logging.getLogger("ts_forecast.a").warning("heard by others")
+    for _ in range(3):
+        logging.getLogger("ts_forecast.a").warning("heard by others")
 
-    assert "There is no log file in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert "ts-forecast.log cannot be written" in said
+
+
+def test_install__nothing_logged__makes_no_folder_and_no_thread(settings: Settings) -> None:
+    threads = threading.active_count()
+    install(changed(settings, log_to_database=True))
+    rest()
+
+    assert not settings.log_dir.exists()
+    assert threading.active_count() == threads
 
 
 CODE_LOCATION = """

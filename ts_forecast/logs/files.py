@@ -19,13 +19,12 @@ class SharedFileHandler(ConcurrentRotatingFileHandler):
     """Appends whole lines under a lock of the kernel; rotates once, whichever process is the one.
 
     A file that cannot be written (no right, a full disk) costs a line on stderr a minute, never the
-    caller's work.
+    caller's work. Its folder is made for the first record.
     """
 
     def __init__(
         self, folder: Path, *, most_bytes: int = _MOST_BYTES, older_files: int = _OLDER_FILES
     ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             str(folder / FILE_NAME),
             maxBytes=most_bytes,
@@ -33,7 +32,18 @@ class SharedFileHandler(ConcurrentRotatingFileHandler):
             encoding="utf-8",
             unicode_error_policy="replace",
         )
+        self._folder = folder
         self._complained = -_SILENT_SECONDS
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append the record's line."""
+        if self.stream_lock is None:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            except OSError:
+                self.handleError(record)
+                return
+        super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 — logging's name
         """Say so, once a minute."""

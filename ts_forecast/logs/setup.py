@@ -31,8 +31,7 @@ _installed: list[logging.Handler] = []
 def install(settings: Settings) -> None:
     """Send this process's records to the log file, to ``system_logs`` and, at last, to stderr.
 
-    Again, it takes the place of what it did before. A folder that cannot be written is said on stderr,
-    and is no reason to stop.
+    Again, it takes the place of what it did before. Makes and opens nothing before the first record.
     """
     uninstall()
     mask = Masker.of(settings)
@@ -41,13 +40,9 @@ def install(settings: Settings) -> None:
     last = LastResort(_installed)
     last.setFormatter(plain if sys.stderr is not None and sys.stderr.isatty() else written)
     _installed.append(last)
-    try:
-        file = SharedFileHandler(settings.log_dir)
-    except OSError as error:
-        print(f"There is no log file in {settings.log_dir}: {error.strerror}.", file=sys.stderr)
-    else:
-        file.setFormatter(written)
-        _installed.append(file)
+    file = SharedFileHandler(settings.log_dir)
+    file.setFormatter(written)
+    _installed.append(file)
     if settings.log_to_database:
         _installed.append(DatabaseHandler(_opener(settings), _writer(settings), mask))
     for handler in _installed:
