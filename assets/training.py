@@ -106,8 +106,9 @@ def _definition_metadata(spec: ModelSpec) -> dict[str, Any]:
 
 def _search_metadata(postgres: Postgres, run_id: int, search: dict[str, Any]) -> dict[str, Any]:
     """What a search tried and found; the best value is plotted over quarters."""
-    with transaction(postgres.engine) as session:
-        trials = trial_table(session, run_id)
+    trials = in_transaction(
+        postgres.engine, lambda session: trial_table(session, run_id), read_only=True
+    )
     return {
         "trials": table(trials),
         "search_space": dg.MetadataValue.json(search["space"]),

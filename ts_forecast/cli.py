@@ -24,8 +24,8 @@ from ts_forecast.commands import (
     diagnose,
     one_shot,
     pipelines,
-    search_spaces,
     results,
+    search_spaces,
     serving,
 )
 from ts_forecast.errors import DatabaseError, SettingsError, TsForecastError

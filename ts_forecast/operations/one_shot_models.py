@@ -87,8 +87,10 @@ def recorded_model(
     """
     panel = history.filled(pipeline.missing)
     quarter = Quarter.of(history.ds.max())
-    with transaction(engine) as session:
-        search = search_of(session, pipeline, spec)
+    wanted = spec
+    search = in_transaction(
+        engine, lambda session: search_of(session, pipeline, wanted), read_only=True
+    )
     payload = None if search is None else search.payload(pipeline, history)
     mark = training_fingerprint(pipeline, spec, quarter, panel, payload)
     key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name}", mark, quarter)
