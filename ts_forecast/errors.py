@@ -94,6 +94,8 @@ class DatabaseError(TsForecastError):
 
 class LockedError(DatabaseError):
     """Another session kept a lock for longer than a change may wait; nothing was changed."""
+
+
 class CommitUnknownError(DatabaseError):
     """The connection was lost in a COMMIT, and PostgreSQL cannot say any more what became of it."""
 
