@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+from sqlalchemy.orm import Session
 
 from assets.metadata import column_schema, numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
@@ -12,10 +13,11 @@ from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_i
 from resources.postgres import Postgres
 from ts_forecast.datasets.profile import profile_dataset, profile_table
 from ts_forecast.datasets.quarter import DatasetVersion, current_dataset, ingest_quarters
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatasetError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
+from ts_forecast.tables.dataset import DatasetFeature
 
 _PLOTTED_SERIES = 6
 
@@ -61,15 +63,17 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, postgres: dg.ResourceParam[Postgres]
     ) -> dg.MaterializeResult[None]:
         def profile(quarter: Quarter) -> dict[str, Any]:
-            with transaction(postgres.engine) as session:
+            def store(session: Session) -> list[DatasetFeature]:
                 dataset = current_dataset(session, pipeline, quarter)
                 if dataset is None:
                     raise DatasetError(
                         f"Pipeline {pipeline.name} has no dataset of {quarter.label}.",
                         remedy=f"Materialize {pipeline.name}/datasets for {quarter.key} first.",
                     )
-                features = profile_dataset(session, dataset, pipeline)
-                return {"features": len(features), "profile": table(profile_table(features))}
+                return profile_dataset(session, dataset, pipeline)
+
+            features = in_transaction(postgres.engine, store)
+            return {"features": len(features), "profile": table(profile_table(features))}
 
         return for_each_quarter(context, quarters_of(context), profile)
 

@@ -1,7 +1,8 @@
 """All definitions, made from the pipeline files.
 
 ``workspace.yaml`` loads ``defs`` from here; tests call ``build_definitions`` with their own settings
-and pipelines. Loading imports no torch, no neuralforecast and opens no connection.
+and pipelines. Loading imports no torch, no neuralforecast and opens no connection; it sets the code
+location's logs up.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
 from resources.gpu_executor import gpu_executor
 from resources.postgres import postgres_resource
+from ts_forecast.logs.setup import install
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import load_pipelines
 from ts_forecast.settings import Settings, load_settings
@@ -51,6 +53,7 @@ def job_name(pipeline: str) -> str:
 
 def _load() -> dg.Definitions:
     settings = load_settings()
+    install(settings)
     return build_definitions(settings, load_pipelines(settings.pipelines_dir))
 
 

@@ -25,6 +25,7 @@ from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
 from ts_forecast.db.migrate import check_revision
 from ts_forecast.errors import PipelineError, TsForecastError
+from ts_forecast.logs.setup import install
 from ts_forecast.operations.currency import is_current
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import load_pipelines
@@ -162,6 +163,7 @@ def main(
     errors = Console(stderr=True)
     try:
         settings = load_settings()
+        install(settings)
         pipeline = _pipeline(settings, name)
         quarters = Quarter.parse(first), Quarter.parse(last)
         database = open_database(settings)

@@ -32,6 +32,7 @@ from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
 from ts_forecast.db.migrate import upgrade
 from ts_forecast.errors import DatabaseError, SettingsError, TsForecastError
+from ts_forecast.logs.setup import install
 from ts_forecast.settings import Settings, load_settings
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -193,7 +194,9 @@ def main(
     """Serve the Dagster UI with its daemon, until Ctrl-C."""
     console = Console()
     try:
-        code = serve(load_settings(), host=host, port=port, console=console)
+        settings = load_settings()
+        install(settings)
+        code = serve(settings, host=host, port=port, console=console)
     except TsForecastError as error:
         Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(error.exit_code) from None

@@ -4,6 +4,7 @@ The decoration that is the same for all assets (group, owners, retry) stands her
 bodies show only what differs.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import dagster as dg
 
 from ts_forecast.errors import DatabaseError, TsForecastError
+from ts_forecast.logs.context import bound
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
 
 # Followed by ``assets.materialize`` to draw its progress bar.
 QUARTER_DONE = "quarter done"
+_log = logging.getLogger(__name__)
 
 
 class StepConfig(dg.Config):
@@ -49,7 +52,7 @@ def for_each_quarter(
     A quarter that fails ends the step; those before it are stored, and a retry finds them done.
     """
     for quarter in quarters:
-        with reason_in_one_line():
+        with bound(quarter=quarter.label), reason_in_one_line():
             metadata = body(quarter)
         context.add_asset_metadata(metadata, partition_key=quarter.key)
         context.log.info(f"{QUARTER_DONE}: {quarter.label}")
@@ -65,8 +68,12 @@ def reason_in_one_line() -> Iterator[None]:
     try:
         yield
     except TsForecastError as error:
+        _log.error("%s", error, exc_info=error)
         raise dg.Failure(
             description=" ".join(str(error).split()),
             metadata={"error": type(error).__name__, "remedy": error.remedy},
             allow_retries=isinstance(error, DatabaseError),
         ) from error
+    except Exception:
+        _log.exception("A step failed for a reason that is not the data's")
+        raise

@@ -8,7 +8,7 @@ from assets.metadata import numbers, table, table_schema
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.step import StepConfig, asset_attributes, for_each_quarter
 from resources.postgres import Postgres
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.evaluation.leaderboard import quarter_accuracy
 from ts_forecast.evaluation.quarter import score_quarter
 from ts_forecast.pipeline import Pipeline
@@ -49,8 +49,10 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
             }
             if outcome.run_id is None:
                 return metadata | {"note": "no actuals yet: nothing to score"}
-            with transaction(postgres.engine) as session:
-                accuracy = quarter_accuracy(session, outcome.run_id)
+            run_id = outcome.run_id
+            accuracy = in_transaction(
+                postgres.engine, lambda session: quarter_accuracy(session, run_id), read_only=True
+            )
             plotted = {
                 f"{row.metric}_{row.model}": row.mean
                 for row in accuracy[accuracy["horizon_bucket"] == "all"].itertuples()

@@ -11,7 +11,7 @@ from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_i
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.search.trials import choose_parameters, trial_table
@@ -66,8 +66,11 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
                     }
                 ),
             }
-            with transaction(postgres.engine) as session:
-                curves = loss_curves(session, outcome.run_id)
+            curves = in_transaction(
+                postgres.engine,
+                lambda session: loss_curves(session, outcome.run_id),
+                read_only=True,
+            )
             if not curves.empty:
                 metadata["loss"] = loss_plot(curves, f"{spec.name} {quarter.label}")
             if outcome.search is not None:
@@ -103,8 +106,9 @@ def _definition_metadata(spec: ModelSpec) -> dict[str, Any]:
 
 def _search_metadata(postgres: Postgres, run_id: int, search: dict[str, Any]) -> dict[str, Any]:
     """What a search tried and found; the best value is plotted over quarters."""
-    with transaction(postgres.engine) as session:
-        trials = trial_table(session, run_id)
+    trials = in_transaction(
+        postgres.engine, lambda session: trial_table(session, run_id), read_only=True
+    )
     return {
         "trials": table(trials),
         "search_space": dg.MetadataValue.json(search["space"]),
@@ -126,8 +130,11 @@ def ingest_window(
     """
     window = sorted({part for quarter in quarters for part in pipeline.window(quarter)})
     with reason_in_one_line():
-        with transaction(postgres.engine) as session:
-            absent = missing_quarters(session, pipeline, window)
+        absent = in_transaction(
+            postgres.engine,
+            lambda session: missing_quarters(session, pipeline, window),
+            read_only=True,
+        )
         if not absent:
             return
         versions = ingest_quarters(

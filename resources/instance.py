@@ -53,7 +53,7 @@ def prepare_dagster_home(settings: Settings, dagster_url: SecretStr) -> Path:
 def dagster_environment(settings: Settings, database: Database) -> dict[str, str]:
     """What the webserver, the daemon and every run need to find this deployment.
 
-    Holds the database's password: for the environment of child processes, never for a log.
+    Holds passwords and keys: for the environment of child processes, never for a log.
     DATABASE_URL is among it only if it was given; without it each process joins the embedded
     server, and starts it again after a crash.
     """
@@ -67,6 +67,10 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
         "MODEL_DIR": str(settings.model_dir),
         "OUTPUT_DIR": str(settings.output_dir),
         "LOG_DIR": str(settings.log_dir),
+        "LOG_LEVEL": settings.log_level,
+        "LOG_FORMAT": settings.log_format,
+        "LOG_TO_DATABASE": str(settings.log_to_database).lower(),
+        "TS_FORECAST_USER": settings.user,
         "ENABLE_GPU": str(settings.enable_gpu).lower(),
         "MAX_PARALLEL_RUNS": str(settings.max_parallel_runs),
         # Results depend on the order of a set in neuralforecast.
@@ -78,6 +82,12 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
     }
     if settings.database_url is not None:
         environment["DATABASE_URL"] = database.url.get_secret_value()
+    for name, secret in (
+        ("DATABASE_READ_URL", settings.database_read_url),
+        ("TS_FORECAST_SECRET_KEYS", settings.secret_keys),
+    ):
+        if secret is not None:
+            environment[name] = secret.get_secret_value()
     if settings.slots is not None:
         environment["TS_FORECAST_SLOTS"] = str(settings.slots)
     if settings.devices is not None:
@@ -95,6 +105,7 @@ def _instance_file(settings: Settings) -> str:
     configuration = yaml.safe_load(template)
     # A plain integer in Dagster's schema: it cannot come from the environment.
     configuration["concurrency"]["runs"]["max_concurrent_runs"] = settings.max_parallel_runs
+    configuration["python_logs"]["python_log_level"] = settings.log_level
     text = yaml.safe_dump(configuration, sort_keys=False)
     return (
         f"# Written by ts-forecast from {INSTANCE_FILE} of the repository; edit that one.\n{text}"

@@ -22,7 +22,7 @@ class Postgres:
 
     @property
     def engine(self) -> Engine:
-        """The pool; ``ts_forecast.db.engine.transaction`` is its only commit."""
+        """The pool; ``ts_forecast.db.engine.transaction`` is its only commit, ``db.retry`` on top of it."""
         return self.database.engine
 
 
@@ -39,6 +39,6 @@ def postgres_resource(settings: Settings) -> dg.ResourceDefinition:
         try:
             yield Postgres(database=database, settings=settings)
         finally:
-            database.engine.dispose()
+            database.dispose()
 
     return postgres

@@ -25,6 +25,9 @@ from dagster._utils.interrupts import capture_interrupts
 
 from resources.device_locks import take_device
 from resources.devices import Device
+from ts_forecast.logs.context import bound
+from ts_forecast.logs.setup import install, rest
+from ts_forecast.settings import load_settings
 
 # What a shell says of a program that SIGINT ended.
 _INTERRUPTED = 130
@@ -46,6 +49,8 @@ class Placement:
 def load_job(serialized: str) -> None:
     """Load the run's job, so that the processes forked later find it loaded."""
     deserialize_value(serialized, ReconstructableJob).get_definition()
+    # The server forks: whatever loading had to say is written, and no thread is left.
+    rest()
 
 
 def run_step(serialized: str, placement: Placement | None) -> None:
@@ -59,7 +64,10 @@ def run_step(serialized: str, placement: Placement | None) -> None:
         SystemExit: the step was interrupted.
     """
     arguments = deserialize_value(serialized, ExecuteStepArgs)
+    step_key = (arguments.step_keys_to_execute or [""])[0]
+    install(load_settings())
     with (
+        bound(dagster_run=arguments.run_id, step=step_key),
         _ending_quietly(),
         capture_interrupts(),
         get_instance_for_cli(instance_ref=arguments.instance_ref) as instance,
@@ -68,7 +76,6 @@ def run_step(serialized: str, placement: Placement | None) -> None:
         if run is None:
             # Deleted while the step was being launched: nobody waits for it.
             return
-        step_key = (arguments.step_keys_to_execute or [""])[0]
         with _placed(placement, instance, run, step_key):
             for _ in _execute_step_command_body(arguments, instance, run):
                 pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from ts_forecast.db.engine import create_engine
 from ts_forecast.settings import Settings
 
 _TEMPLATE = "template_ts_forecast"
+# What tests and their children log goes into no file of the checkout, and into no database unasked.
+os.environ["LOG_DIR"] = str(Path(tempfile.gettempdir(), f"ts-forecast-tests-{os.getuid()}"))
+os.environ["LOG_TO_DATABASE"] = "false"
 # A busy host is no fault of ours: pytest-timeout bounds each test, nothing bounds one example.
 hypothesis.settings.register_profile("ts_forecast", deadline=None)
 hypothesis.settings.load_profile("ts_forecast")

@@ -9,6 +9,8 @@ Where do I go to …?
 - read, validate and store data: ``datasets``
 - train: ``training``; forecast and publish: ``predictions``; score: ``evaluation``
 - search a model's parameters: ``search``; say what is searched: ``search_space``
+- read or write a setting that lives in the database, or a secret: ``configuration``
+- find out where log records go: ``logs``
 - find out what was computed from what: ``tracking``; stored files and versions: ``registry``
 - keep a deployment well, or forecast a file once: ``operations``
 - raise an error: ``errors``; write a file that is there whole or not: ``files``

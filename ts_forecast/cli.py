@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from ts_forecast.commands import (
+    configuration,
     database,
     database_archive,
     database_daily,
@@ -23,10 +24,11 @@ from ts_forecast.commands import (
     diagnose,
     one_shot,
     pipelines,
+    results,
     search_spaces,
     serving,
 )
-from ts_forecast.errors import DatabaseError, TsForecastError
+from ts_forecast.errors import DatabaseError, SettingsError, TsForecastError
 
 _EPILOG = (
     "Exit codes: 0 done; 1 a step failed or a check found something; 2 wrong configuration, pipeline "
@@ -45,6 +47,8 @@ app.command()(demo.demo)
 app.command()(serving.dev)
 app.command()(serving.materialize)
 app.command()(one_shot.run)
+app.command()(results.leaderboard)
+app.command()(results.forecasts)
 app.command()(diagnose.doctor)
 app.command()(diagnose.version)
 database.app.command()(database_schema.roles)
@@ -57,6 +61,7 @@ database.app.add_typer(database_partitions.app, name="partitions")
 app.add_typer(database.app, name="db")
 app.add_typer(pipelines.app, name="pipelines")
 app.add_typer(search_spaces.app, name="search-spaces")
+app.add_typer(configuration.app, name="config")
 
 
 class _Errors:
@@ -70,6 +75,20 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
 ) -> None:
     _Errors.with_traceback = debug
+    # Help needs neither settings nor logs.
+    if "--help" not in sys.argv:
+        _install_logs()
+
+
+def _install_logs() -> None:
+    from ts_forecast.logs.setup import install
+    from ts_forecast.settings import load_settings
+
+    try:
+        install(load_settings())
+    except SettingsError:
+        # The command says so, if it needs them; `doctor` explains them.
+        return
 
 
 def main() -> None:

@@ -38,6 +38,12 @@ class SettingsError(TsForecastError):
     exit_code = 2
 
 
+class ConfigurationError(TsForecastError):
+    """A setting of the database is absent, does not fit its type, or cannot be decrypted."""
+
+    exit_code = 2
+
+
 class PipelineError(TsForecastError):
     """A pipeline file is wrong; nothing of it was loaded."""
 
@@ -88,6 +94,10 @@ class DatabaseError(TsForecastError):
 
 class LockedError(DatabaseError):
     """Another session kept a lock for longer than a change may wait; nothing was changed."""
+
+
+class CommitUnknownError(DatabaseError):
+    """The connection was lost in a COMMIT, and PostgreSQL cannot say any more what became of it."""
 
 
 class PublishError(DatabaseError):

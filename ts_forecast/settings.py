@@ -8,8 +8,9 @@ package looks at the environment.
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -20,6 +21,15 @@ from sqlalchemy.exc import ArgumentError
 from ts_forecast.errors import SettingsError
 
 _PREFIXES = ("DATABASE_", "TS_FORECAST_")
+_LONGEST_USER = 255
+
+
+def _login_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        # A container that runs under a number of its own.
+        return f"uid-{os.getuid()}"
 
 
 class Settings(BaseSettings):
@@ -52,14 +62,38 @@ class Settings(BaseSettings):
     model_dir: Path = Field(Path("models"), description="fitted models: staging and production")
     output_dir: Path = Field(Path("outputs"), description="reports, plots and one-shot results")
     log_dir: Path = Path("logs")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        "INFO", description="From which level on log files hold a record."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "json", description="How files and pipes are written; a terminal always gets text."
+    )
+    log_to_database: bool = Field(
+        True, description="Write warnings and above to system_logs as well."
+    )
 
     database_url: SecretStr | None = Field(
         None, description="A PostgreSQL server; unset: the embedded one under TS_FORECAST_HOME."
+    )
+    database_read_url: SecretStr | None = Field(
+        None, description="A replica for reports that may lag behind; unset: the same server."
     )
     database_pool_size: int = Field(10, ge=1, le=200)
     database_max_overflow: int = Field(20, ge=0, le=500)
     database_pool_timeout: float = Field(30.0, gt=0)
     database_echo: bool = False
+    user: str = Field(
+        default_factory=_login_name,
+        min_length=1,
+        max_length=_LONGEST_USER,
+        validation_alias="TS_FORECAST_USER",
+        description="Who acts, for the audit log and row-level security; unset: the login name.",
+    )
+    secret_keys: SecretStr | None = Field(
+        None,
+        validation_alias="TS_FORECAST_SECRET_KEYS",
+        description="Fernet keys of the secrets in system_config, comma-separated, newest first.",
+    )
 
     slots: int | None = Field(
         None,
@@ -82,7 +116,19 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip()) or None
         return value
 
-    @field_validator("database_url", mode="before")
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _capitalize(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("user")
+    @classmethod
+    def _check_user(cls, value: str) -> str:
+        if not value.isprintable() or value != value.strip():
+            raise ValueError("it must be printable, without spaces around it")
+        return value
+
+    @field_validator("database_url", "database_read_url", mode="before")
     @classmethod
     def _use_psycopg3(cls, value: object) -> object:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -7,6 +7,7 @@ import secrets
 import pyarrow as pa
 import pytest
 from sqlalchemy import Engine, make_url, text
+from sqlalchemy.exc import DBAPIError
 
 from ts_forecast.db.arrow import append_rows, read_arrow
 from ts_forecast.db.database import open_database
@@ -82,3 +83,38 @@ def test_open_database__role_without_rights__says_what_its_owner_must_do(
         with owner.begin() as connection:
             connection.execute(text(f"DROP ROLE {role}"))
         owner.dispose()
+
+
+def test_open_database__read_url__is_where_the_read_engine_reads(
+    settings: Settings, empty_database_url: str
+) -> None:
+    database = open_database(
+        Settings(
+            _env_file=None,
+            home=settings.home,
+            database_url=settings.database_url,
+            database_read_url=empty_database_url,
+        )
+    )
+    try:
+        with database.read_engine.connect() as connection:
+            found = connection.scalar(text("SELECT current_database()"))
+            assert found == make_url(empty_database_url).database
+            assert connection.scalar(text("SHOW transaction_read_only")) == "on"
+        with database.engine.connect() as connection:
+            assert connection.scalar(text("SHOW transaction_read_only")) == "off"
+    finally:
+        database.dispose()
+
+
+def test_open_database__no_read_url__reads_the_same_database_and_cannot_write(
+    settings: Settings,
+) -> None:
+    database = open_database(settings)
+    try:
+        with database.read_engine.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM experiments")) == 0
+            with pytest.raises(DBAPIError, match="read-only"):
+                connection.execute(text("INSERT INTO experiments (experiment_name) VALUES ('a')"))
+    finally:
+        database.dispose()

@@ -21,7 +21,12 @@ from sqlalchemy import create_engine, make_url, text
 
 from ts_forecast.db.arrow import append_rows, read_arrow
 from ts_forecast.db.database import Database, open_database
-from ts_forecast.db.embedded import data_folder, start_embedded, stop_embedded
+from ts_forecast.db.embedded import (
+    data_folder,
+    running_embedded,
+    start_embedded,
+    stop_embedded,
+)
 from ts_forecast.errors import DatabaseError, SettingsError
 from ts_forecast.settings import Settings
 
@@ -76,10 +81,12 @@ def test_start_embedded__killed_and_stopped__keeps_what_was_committed(lone: Sett
     postmaster(lone).kill()
     second = open_database(lone)
     assert count(second) == 2
+    assert running_embedded(lone) == second.url.get_secret_value()
     second.engine.dispose()
 
     assert stop_embedded(lone)
     assert not stop_embedded(lone)
+    assert running_embedded(lone) is None
     third = open_database(lone)
     assert count(third) == 3
     third.engine.dispose()

@@ -5,6 +5,7 @@ Steps write what they saw as JSON lines to a file named in the run configuration
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import sys
@@ -108,6 +109,13 @@ def speak() -> None:
     print("complained", file=sys.stderr)
 
 
+@dg.op
+def warn() -> None:
+    """Log a warning as our code does, and one as a library does."""
+    logging.getLogger("ts_forecast.a").warning("from our code")
+    logging.getLogger("library").warning("from a library")
+
+
 @dg.job(executor_def=gpu_executor)
 def four_trainings() -> None:
     """Four steps that need a device, and one that needs none."""
@@ -162,3 +170,9 @@ def crashing_once() -> None:
 def speaking() -> None:
     """One step that writes to its streams."""
     speak()
+
+
+@dg.job(executor_def=gpu_executor)
+def warning() -> None:
+    """One step that logs warnings."""
+    warn()

@@ -79,3 +79,26 @@ def test_ensure_pool_limits__follows_the_devices(deployment: Deployment) -> None
     finally:
         assert ensure_pool_limits(deployment.instance, deployment.settings) == 2
     assert storage.get_concurrency_info("gpu").slot_count == 2
+
+
+def test_dagster_environment__secrets_and_logs__reach_the_children(
+    deployment: Deployment,
+) -> None:
+    settings = deployment.settings.model_copy(
+        update={
+            "database_read_url": SecretStr("postgresql+psycopg://reader@replica/db"),
+            "secret_keys": SecretStr("a key"),
+            "user": "ops",
+            "log_to_database": False,
+        }
+    )
+    database = open_database(deployment.settings)
+
+    environment = dagster_environment(settings, database)
+
+    database.dispose()
+    assert environment["TS_FORECAST_SECRET_KEYS"] == "a key"
+    assert environment["DATABASE_READ_URL"] == "postgresql+psycopg://reader@replica/db"
+    assert environment["TS_FORECAST_USER"] == "ops"
+    assert environment["LOG_TO_DATABASE"] == "false"
+    assert {"LOG_LEVEL", "LOG_FORMAT", "LOG_DIR"} <= set(environment)

@@ -20,7 +20,8 @@ from ts_forecast.datasets.readers import read_source, read_static, source_files
 from ts_forecast.datasets.sources import RawFile, definition_hash, record_raw_files, survey
 from ts_forecast.datasets.store import StoredTable, load_frame, processed_folder, store_frame
 from ts_forecast.datasets.validation import History, check_claim, examine, merge
-from ts_forecast.db.engine import lock_in_transaction, transaction
+from ts_forecast.db.engine import lock_in_transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatasetError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter, quarter_range
@@ -71,10 +72,13 @@ def ingest_quarters(
         DatasetError: a quarter has no observation.
     """
     wanted = sorted(set(quarters))
-    with transaction(engine) as session:
+
+    def look(session: Session) -> tuple[list[RawFile], str, dict[Quarter, Dataset] | None]:
         files = survey(session, source_files(pipeline, settings), pipeline, settings)
         state = definition_hash(pipeline, files)
-        standing = _standing(session, pipeline, wanted, state)
+        return files, state, _standing(session, pipeline, wanted, state)
+
+    files, state, standing = in_transaction(engine, look)
     if standing is not None and not force:
         return {quarter: _version(row, changed=False) for quarter, row in standing.items()}
     frames = []
@@ -91,7 +95,8 @@ def ingest_quarters(
     if not only_available and len(available) < len(wanted):
         _refuse_empty(history, pipeline, next(q for q in wanted if q not in available))
     drafts = {q: _store(settings, pipeline, history, static, q) for q in available}
-    with transaction(engine) as session:
+
+    def record(session: Session) -> dict[Quarter, DatasetVersion]:
         lock_in_transaction(session, "datasets", pipeline.name)
         raw_ids = record_raw_files(session, files, pipeline)
         return {
@@ -108,6 +113,8 @@ def ingest_quarters(
             )
             for quarter in available
         }
+
+    return in_transaction(engine, record)
 
 
 def datasets_are_current(

@@ -26,12 +26,16 @@ class Database:
 
     Attributes:
         engine: the pool; dispose of it when done.
+        read_engine: for what people read: read-only, and on the replica of DATABASE_READ_URL where
+            there is one, so behind the other by a moment. Never within a unit of work, and never for
+            what was just written.
         url: for processes that open it themselves; holds the password.
         dagster_url: the same database for Dagster's storage, on psycopg2 (design: with a plain
             ``postgresql://`` Dagster picks psycopg 3 and dies on its first NOTIFY).
     """
 
     engine: Engine
+    read_engine: Engine
     url: SecretStr
     dagster_url: SecretStr
 
@@ -39,6 +43,11 @@ class Database:
     def address(self) -> str:
         """Where it is, without the password."""
         return make_url(self.url.get_secret_value()).render_as_string(hide_password=True)
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+        self.read_engine.dispose()
 
 
 def open_database(settings: Settings, *, application_name: str = "ts-forecast") -> Database:
@@ -50,7 +59,18 @@ def open_database(settings: Settings, *, application_name: str = "ts-forecast") 
     given = settings.database_url
     url = given.get_secret_value() if given is not None else start_embedded(settings)
     engine = create_engine(url, settings, application_name=application_name)
-    database = Database(engine=engine, url=SecretStr(url), dagster_url=SecretStr(_dagster_url(url)))
+    replica = settings.database_read_url
+    database = Database(
+        engine=engine,
+        read_engine=create_engine(
+            replica.get_secret_value() if replica is not None else url,
+            settings,
+            application_name=f"{application_name} (reading)",
+            read_only=True,
+        ),
+        url=SecretStr(url),
+        dagster_url=SecretStr(_dagster_url(url)),
+    )
     try:
         with engine.begin() as connection:
             _ensure_dagster_schema(connection)

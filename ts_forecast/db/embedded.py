@@ -63,6 +63,11 @@ def start_embedded(settings: Settings) -> str:
     return url.set(database=DATABASE).render_as_string(hide_password=False)
 
 
+def running_embedded(settings: Settings) -> str | None:
+    """The URL of its database if the server runs; does not start it."""
+    return start_embedded(settings) if _postmaster(_cluster(settings).folder) is not None else None
+
+
 def stop_embedded(settings: Settings) -> bool:
     """Stop the server; whether it was running."""
     cluster = _cluster(settings)

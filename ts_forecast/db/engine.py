@@ -7,8 +7,10 @@ Which database is opened is decided in ``database``.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Engine, make_url, text
@@ -19,36 +21,52 @@ from ts_forecast.settings import Settings
 _RECYCLE_SECONDS = 3600
 _CONNECT_SECONDS = 10
 _UTC = "-c timezone=UTC"
+_USER = "app.current_user"
+_READ_ONLY = "default_transaction_read_only"
+
+Isolation = Literal["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
 
 
 def create_engine(
-    url: str, settings: Settings | None = None, *, application_name: str = "ts-forecast"
+    url: str,
+    settings: Settings | None = None,
+    *,
+    application_name: str = "ts-forecast",
+    read_only: bool = False,
 ) -> Engine:
-    """An engine on psycopg 3 whose sessions speak UTC.
+    """An engine on psycopg 3 whose sessions speak UTC and say who acts (``app.current_user``).
 
     Its ``url`` holds all that a connection needs, for clients that connect by themselves (``arrow``).
 
     Args:
         url: its own ``options`` and ``connect_timeout`` stand.
-        settings: pool sizes; the defaults of the class where None.
+        settings: pool sizes and the user; the defaults of the class where None.
+        read_only: its transactions cannot write, whatever their isolation.
     """
     pool = settings or Settings.model_construct()
     return sa.create_engine(
-        _complete(make_url(url), application_name),
+        _complete(make_url(url), application_name, pool.user, read_only),
         pool_size=pool.database_pool_size,
         max_overflow=pool.database_max_overflow,
         pool_timeout=pool.database_pool_timeout,
         pool_recycle=_RECYCLE_SECONDS,
         pool_pre_ping=True,
         echo=pool.database_echo,
+        execution_options={_READ_ONLY: read_only},
     )
 
 
-def _complete(url: URL, application_name: str) -> URL:
+def _complete(url: URL, application_name: str, user: str, read_only: bool) -> URL:
     given = url.normalized_query
     options = [*given.get("options", ())]
-    if not any(_UTC in option for option in options):
-        options.append(_UTC)
+    ours = [_UTC]
+    if not any(f"{_USER}=" in option for option in options):
+        # The server splits options at white space that no backslash stands before.
+        escaped = re.sub(r"([\s\\])", r"\\\1", user)
+        ours.append(f"-c {_USER}={escaped}")
+    if read_only:
+        ours.append(f"-c {_READ_ONLY}=on")
+    options += [option for option in ours if not any(option in other for other in options)]
     return url.update_query_dict(
         {
             "application_name": application_name,
@@ -59,10 +77,44 @@ def _complete(url: URL, application_name: str) -> URL:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Session]:
-    """One unit of work: committed at the end of the block, rolled back on any error."""
+def transaction(
+    engine: Engine,
+    *,
+    user: str | None = None,
+    isolation: Isolation | None = None,
+    read_only: bool = False,
+) -> Iterator[Session]:
+    """One unit of work: committed at the end of the block, rolled back on any error.
+
+    A unit that only touches the database is better given to ``db.retry.in_transaction``, which repeats
+    it when the connection is lost.
+
+    Args:
+        user: who acts, where a service acts for several people; costs a round trip. Otherwise it is
+            the user of the engine's settings, whom every session states from its start.
+        isolation: READ COMMITTED by default: each statement sees what was committed before it.
+            REPEATABLE READ: all statements see the same; SERIALIZABLE: as if nobody else were there.
+            Both may fail with a serialization failure, which is for the caller to repeat.
+        read_only: the server refuses to write.
+    """
     with Session(engine, expire_on_commit=False) as session, session.begin():
+        # psycopg sends both with its BEGIN. A session that is read-only from its start is left alone:
+        # SQLAlchemy would make it a writing one when it takes its option back.
+        options: dict[str, Any] = {"isolation_level": isolation} if isolation else {}
+        if read_only and not is_read_only(engine):
+            options["postgresql_readonly"] = True
+        if options:
+            session.connection(execution_options=options)
+        if user is not None:
+            session.execute(
+                text("SELECT set_config(:name, :user, true)"), {"name": _USER, "user": user}
+            )
         yield session
+
+
+def is_read_only(engine: Engine) -> bool:
+    """Whether the engine was made with ``read_only``."""
+    return bool(engine.get_execution_options().get(_READ_ONLY))
 
 
 def lock_key(*parts: str) -> int:

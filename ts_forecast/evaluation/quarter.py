@@ -15,7 +15,8 @@ from sqlalchemy import Engine, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.quarter import current_dataset, load_panel
-from ts_forecast.db.engine import exclusive, transaction
+from ts_forecast.db.engine import exclusive
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatabaseError, EvaluationError
 from ts_forecast.evaluation.scoring import ALL, metric_names, score_model, seasonal_scales
 from ts_forecast.evaluation.scoring import horizon_buckets as buckets_of
@@ -94,26 +95,31 @@ def score_quarter(
         EvaluationError: the quarter has no slice, or the slice does not fit the pipeline file.
         DatabaseError: the slice was republished while it was scored; try again.
     """
-    with transaction(engine) as session:
-        experiment_id = ensure_experiment(session, pipeline)
+    experiment_id = in_transaction(engine, lambda session: ensure_experiment(session, pipeline))
+
+    def look(session: Session) -> tuple[_Slice, str] | None:
+        published = _published(session, experiment_id, pipeline, quarter)
+        if not _has_actuals(session, experiment_id, quarter):
+            supersede(session, experiment_id, "evaluate", quarter, keep=None)
+            return None
+        return published, _fingerprint(session, pipeline, quarter, published)
+
     # Two versions of a slice have two fingerprints; their runs must not end in any order.
     with exclusive(engine, "score", str(experiment_id), quarter.key):
-        with transaction(engine) as session:
-            published = _published(session, experiment_id, pipeline, quarter)
-            has_actuals = _has_actuals(session, experiment_id, quarter)
-            if not has_actuals:
-                supersede(session, experiment_id, "evaluate", quarter, keep=None)
-                return ScoreOutcome(
-                    None, False, 0, 0, 0, None, f"{quarter.label}: no actual value yet."
-                )
-            key = RunKey(
-                experiment_id,
-                "evaluate",
-                f"{pipeline.name}/{quarter.label}/evaluate",
-                _fingerprint(session, pipeline, quarter, published),
-                quarter,
-                parent_run_id=published.run_id,
+        found = in_transaction(engine, look)
+        if found is None:
+            return ScoreOutcome(
+                None, False, 0, 0, 0, None, f"{quarter.label}: no actual value yet."
             )
+        published, mark = found
+        key = RunKey(
+            experiment_id,
+            "evaluate",
+            f"{pipeline.name}/{quarter.label}/evaluate",
+            mark,
+            quarter,
+            parent_run_id=published.run_id,
+        )
         with tracked_run(engine, key, force=force) as run:
             if not run.reused:
                 scores = _score(engine, pipeline, quarter, experiment_id, published)
@@ -221,8 +227,11 @@ def _score(
         scores.insert(0, "model", name)
         scores.insert(1, "model_id", model_id)
         parts.append(scores)
-    with transaction(engine) as session:
-        now = _published(session, experiment_id, pipeline, quarter)
+    now = in_transaction(
+        engine,
+        lambda session: _published(session, experiment_id, pipeline, quarter),
+        read_only=True,
+    )
     if now.content_hash != published.content_hash:
         raise DatabaseError(
             f"The slice of {pipeline.name}, {quarter.label} was republished while it was scored.",
@@ -236,8 +245,11 @@ def _scales(engine: Engine, pipeline: Pipeline, quarter: Quarter) -> pd.DataFram
     window = pipeline.window(quarter)
     if not window or not {"mase", "rmsse"} & set(pipeline.metrics):
         return None
-    with transaction(engine) as session:
-        panel = load_panel(session, pipeline, window[0], window[-1])
+    panel = in_transaction(
+        engine,
+        lambda session: load_panel(session, pipeline, window[0], window[-1]),
+        read_only=True,
+    )
     return seasonal_scales(panel.until(pipeline.slice_plan(quarter).fit_until), pipeline.season)
 
 
@@ -254,7 +266,8 @@ def _store(
     summaries = summarize(scores, metric_names(pipeline), baseline.name if baseline else None)
     model_ids = {name: model_id for model_id, name in published.models.items()}
     stored = _write_scores(settings, pipeline, quarter, run, scores)
-    with transaction(engine) as session:
+
+    def record(session: Session) -> None:
         rows = _metric_rows(summaries, model_ids, pipeline, quarter)
         written = log_metrics(session, run.run_id, rows)
         session.execute(
@@ -277,6 +290,8 @@ def _store(
             },
         )
         supersede(session, run.key.experiment_id, "evaluate", quarter, keep=run.run_id)
+
+    in_transaction(engine, record)
 
 
 def _write_scores(
@@ -338,8 +353,9 @@ def _or_null(value: float) -> float | None:
 
 
 def _outcome(engine: Engine, run: OpenRun, quarter: Quarter) -> ScoreOutcome:
-    with transaction(engine) as session:
-        recorded = session.get_one(Run, run.run_id).metadata_ or {}
+    recorded = in_transaction(
+        engine, lambda session: session.get_one(Run, run.run_id).metadata_ or {}, read_only=True
+    )
     return ScoreOutcome(
         run_id=run.run_id,
         reused=run.reused,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.quarter import datasets_are_current
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import TsForecastError
 from ts_forecast.evaluation.quarter import scores_are_current
 from ts_forecast.pipeline import Pipeline
@@ -25,12 +26,15 @@ def is_current(
     an answer (a file that is gone, a quarter that was never ingested) makes it no.
     """
     needed = {part for quarter in quarters for part in (*pipeline.window(quarter), quarter)}
+
+    def compare(session: Session) -> bool:
+        return datasets_are_current(session, settings, pipeline, sorted(needed)) and all(
+            slice_is_current(session, pipeline, quarter)
+            and scores_are_current(session, pipeline, quarter)
+            for quarter in quarters
+        )
+
     try:
-        with transaction(engine) as session:
-            return datasets_are_current(session, settings, pipeline, sorted(needed)) and all(
-                slice_is_current(session, pipeline, quarter)
-                and scores_are_current(session, pipeline, quarter)
-                for quarter in quarters
-            )
+        return in_transaction(engine, compare)
     except TsForecastError:
         return False

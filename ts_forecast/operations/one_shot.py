@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.datasets.readers import read_source
 from ts_forecast.datasets.validation import check_claim
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatasetError, SourceError
 from ts_forecast.evaluation.scoring import seasonal_scales
 from ts_forecast.files import write_whole
@@ -160,8 +161,7 @@ def _forecast(
     progress: Callable[[str], None],
 ) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """One horizon: forecasts, scores, and how many models were on record."""
-    with transaction(engine) as session:
-        experiment = ensure_experiment(session, pipeline)
+    experiment = in_transaction(engine, lambda session: ensure_experiment(session, pipeline))
     history = panel.until(cutoff)
     scales = seasonal_scales(history, pipeline.season)
     issued = _issued(panel, pipeline, cutoff)
@@ -214,7 +214,8 @@ def _publish(
             )
         if run.reused:
             return
-        with transaction(engine) as session:
+
+        def record(session: Session) -> None:
             log_metrics(
                 session,
                 run.run_id,
@@ -229,6 +230,8 @@ def _publish(
             )
             supersede(session, experiment, "predict", quarter, keep=run.run_id)
             run.complete(session, {"rows": rows.num_rows, "models": list(ids.values())})
+
+        in_transaction(engine, record)
 
 
 def _issued(panel: Panel, pipeline: Pipeline, cutoff: int) -> Issued:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.store import file_sha256
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DeviceError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
@@ -86,8 +87,10 @@ def recorded_model(
     """
     panel = history.filled(pipeline.missing)
     quarter = Quarter.of(history.ds.max())
-    with transaction(engine) as session:
-        search = search_of(session, pipeline, spec)
+    wanted = spec
+    search = in_transaction(
+        engine, lambda session: search_of(session, pipeline, wanted), read_only=True
+    )
     payload = None if search is None else search.payload(pipeline, history)
     mark = training_fingerprint(pipeline, spec, quarter, panel, payload)
     key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name}", mark, quarter)
@@ -99,8 +102,8 @@ def recorded_model(
                 ).spec
             fitted = fit_model(pipeline, spec, panel)
             return _store(engine, settings, pipeline, spec, run, fitted, source)
-    with transaction(engine) as session:
-        model = session.scalars(select(Model).where(Model.run_id == run.run_id)).one()
+    query = select(Model).where(Model.run_id == run.run_id)
+    model = in_transaction(engine, lambda session: session.scalars(query).one(), read_only=True)
     sha256 = (model.metadata_ or {})["sha256"]
     folder = Path(model.model_file_path)
     verify(folder, sha256)
@@ -122,7 +125,8 @@ def _store(
     target = Path("staging", pipeline.name, spec.name, quarter.key, mark[:16])
     stored = ArtifactStore(settings).write_directory(target, fitted.save)
     framework = spec.kind.framework
-    with transaction(engine) as session:
+
+    def record(session: Session) -> int:
         model = Model(
             run_id=run.run_id,
             model_name=spec.name,
@@ -165,4 +169,6 @@ def _store(
             ],
         )
         run.complete(session)
-        return RecordedModel(model.model_id, stored.sha256, fitted, reused=False)
+        return model.model_id
+
+    return RecordedModel(in_transaction(engine, record), stored.sha256, fitted, reused=False)

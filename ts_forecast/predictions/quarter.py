@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from ts_forecast.cutoffs import SlicePlan
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.datasets.quarter import load_panel
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.predictions.rolling import forecast_pairs
@@ -76,12 +76,15 @@ def forecast_quarter(
     """
     begun = time.monotonic()
     plan = pipeline.slice_plan(quarter)
-    with transaction(engine) as session:
+
+    def prepare(session: Session) -> tuple[int, list[Model], Panel]:
         experiment = ensure_experiment(session, pipeline)
         models = [
             _model_of(session, pipeline, experiment, spec, quarter) for spec in pipeline.models
         ]
-        panel = _slice_panel(session, pipeline, quarter, plan)
+        return experiment, models, _slice_panel(session, pipeline, quarter, plan)
+
+    experiment, models, panel = in_transaction(engine, prepare)
     issued = panel.issued(plan, pipeline)
     if not len(issued):
         raise PredictionError(_why_nothing(pipeline, quarter, panel, plan))
@@ -99,23 +102,26 @@ def forecast_quarter(
             published = publish_slice(
                 engine, experiment_id=experiment, run_id=run.run_id, quarter=quarter, rows=rows
             )
-            with transaction(engine) as session:
+            metadata = {
+                "rows": published.rows,
+                "content_hash": published.content_hash,
+                "cutoffs": len(np.unique(issued.cutoff)),
+                "series": len(np.unique(issued.series)),
+                "models": [model.model_id for model in models],
+                "datasets": panel.lineage,
+            }
+
+            def complete(session: Session) -> None:
                 supersede(session, experiment, "predict", quarter, keep=run.run_id)
-                run.complete(
-                    session,
-                    {
-                        "rows": published.rows,
-                        "content_hash": published.content_hash,
-                        "cutoffs": len(np.unique(issued.cutoff)),
-                        "series": len(np.unique(issued.series)),
-                        "models": [model.model_id for model in models],
-                        "datasets": panel.lineage,
-                    },
-                )
-    with transaction(engine) as session:
-        stored = session.execute(
-            text("SELECT metadata FROM runs WHERE run_id = :id"), {"id": run.run_id}
-        ).scalar_one()
+                run.complete(session, metadata)
+
+            in_transaction(engine, complete)
+    query = text("SELECT metadata FROM runs WHERE run_id = :id")
+    stored = in_transaction(
+        engine,
+        lambda session: session.execute(query, {"id": run.run_id}).scalar_one(),
+        read_only=True,
+    )
     return ForecastOutcome(
         experiment_id=experiment,
         run_id=run.run_id,

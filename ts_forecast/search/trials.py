@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.panel import Panel
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import EvaluationError, PredictionError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.search.sampling import new_study, suggest
@@ -165,17 +165,21 @@ class _Trial:
         tags = {"model": self._chosen.name, "metric": self._search.metric}
         with tracked_run(self._engine, self._key, tags=tags, metadata=self._metadata) as run:
             # Before the fit: what was tried is known even of a trial that is killed.
-            with transaction(self._engine) as session:
+            def begin(session: Session) -> tuple[int | None, list[MetricRow]]:
                 parameters = {"model": self._chosen.model, **self._chosen.parameters}
                 log_parameters(session, run.run_id, parameters, category="model")
                 earlier = None if force else self._on_record(session)
-                rows = [] if earlier is None else self._rows_of(session, earlier)
-            if not rows:
-                rows = self._fit_and_score()
+                return earlier, [] if earlier is None else self._rows_of(session, earlier)
+
+            earlier, found = in_transaction(self._engine, begin)
+            rows = found or self._fit_and_score()
             value = next(row.value for row in rows if row.name == self._search.metric)
-            with transaction(self._engine) as session:
+
+            def end(session: Session) -> None:
                 log_metrics(session, run.run_id, rows)
                 run.complete(session, {"same_as": earlier, "value": value})
+
+            in_transaction(self._engine, end)
         return value
 
     def _fit_and_score(self) -> list[MetricRow]:

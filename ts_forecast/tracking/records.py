@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +18,8 @@ from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from ts_forecast.db.engine import lock_in_transaction, transaction
+from ts_forecast.db.engine import lock_in_transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.db.text import unstorable, unstorable_json
 from ts_forecast.errors import DatabaseError
 from ts_forecast.tables.base import Base
@@ -94,8 +96,8 @@ def record_runs(
     """
     recorded = []
     for record in records:
-        with transaction(engine) as session:
-            recorded.append(record_run(session, record, source_type=source_type))
+        write = partial(record_run, record=record, source_type=source_type)
+        recorded.append(in_transaction(engine, write))
     return recorded
 
 

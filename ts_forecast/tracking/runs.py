@@ -26,9 +26,11 @@ from sqlalchemy import ColumnElement, Engine, Numeric, cast, func, select, updat
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, aliased
 
-from ts_forecast.db.engine import exclusive, transaction
+from ts_forecast.db.engine import exclusive
+from ts_forecast.db.retry import Patience, in_transaction
 from ts_forecast.db.text import storable
-from ts_forecast.errors import DatabaseError
+from ts_forecast.errors import CommitUnknownError, DatabaseError
+from ts_forecast.logs.context import bound
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.experiment import Run
 from ts_forecast.tracking.environment import describe_environment, source_revision
@@ -38,6 +40,8 @@ RunKind = Literal["train", "predict", "evaluate", "trial"]
 SourceType = Literal["notebook", "script", "cli", "api", "scheduled"]
 _MAX_NAME_LENGTH = 255
 _MAX_ERROR_LENGTH = 1000
+# What ended a run must not wait long to be heard because the database is down.
+_SHORT = Patience(attempts=3, seconds=2.0, first_wait=0.2)
 _log = logging.getLogger(__name__)
 
 
@@ -193,20 +197,25 @@ def tracked_run(
         BaseException: whatever the body raises, after the run has become ``failed`` (an Exception)
             or ``killed`` (KeyboardInterrupt, SystemExit and the like).
     """
+
+    def open_it(session: Session) -> OpenRun:
+        return open_run(
+            session,
+            key,
+            source_type=source_type,
+            user_id=user_id,
+            force=force,
+            tags=tags,
+            metadata=metadata,
+        )
+
     with exclusive(engine, *lock_name(key)):
-        with transaction(engine) as session:
-            run = open_run(
-                session,
-                key,
-                source_type=source_type,
-                user_id=user_id,
-                force=force,
-                tags=tags,
-                metadata=metadata,
-            )
+        # A restart of the server takes the lock with it; if another process got it meanwhile, it is
+        # told so by its own complete().
+        run = in_transaction(engine, open_it)
         run.tracker = tracker or run.tracker
         if not run.reused:
-            with _recorded(engine, run):
+            with bound(run_id=run.run_id, run=key.name), _recorded(engine, run):
                 yield run
             return
     # Outside of the lock: whoever only reads a result keeps nobody waiting.
@@ -281,8 +290,10 @@ def _recorded(engine: Engine, run: OpenRun) -> Iterator[None]:
     ending: Ending = "failed"
     try:
         yield
-        with transaction(engine) as session:
-            is_open = _end(session, run.run_id, "failed", "the body ended without complete()")
+        reason = "the body ended without complete()"
+        is_open = in_transaction(
+            engine, lambda session: _end(session, run.run_id, "failed", reason)
+        )
         if is_open:
             raise DatabaseError(
                 f"Run {run.run_id} ({run.key.name}) ended without complete().",
@@ -303,9 +314,10 @@ def _recorded(engine: Engine, run: OpenRun) -> Iterator[None]:
 def _record_quietly(engine: Engine, run: OpenRun, ending: Ending, reason: str) -> None:
     """Record how a run ended; a database that is down must not hide what ended it."""
     try:
-        with transaction(engine) as session:
-            _end(session, run.run_id, ending, reason)
-    except SQLAlchemyError as problem:
+        in_transaction(
+            engine, lambda session: _end(session, run.run_id, ending, reason), patience=_SHORT
+        )
+    except (SQLAlchemyError, CommitUnknownError) as problem:
         # The row stays `running`; the next attempt finds it and calls it killed.
         _log.warning("Run %d could not be recorded as %s: %s", run.run_id, ending, problem)
 

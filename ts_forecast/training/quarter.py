@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.quarter import load_panel
-from ts_forecast.db.engine import transaction
+from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatasetError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
@@ -149,10 +149,16 @@ def train_quarter(
         PipelineError: the stored search space does not exist or does not fit.
         TrainingError: the fit failed; the run is ``failed`` with the reason.
     """
-    with transaction(engine) as session:
-        experiment = ensure_experiment(session, pipeline)
-        search = search_of(session, pipeline, spec)
-        history = training_history(session, pipeline, quarter)
+    wanted = spec
+
+    def prepare(session: Session) -> tuple[int, Search | None, Panel]:
+        return (
+            ensure_experiment(session, pipeline),
+            search_of(session, pipeline, wanted),
+            training_history(session, pipeline, quarter),
+        )
+
+    experiment, search, history = in_transaction(engine, prepare)
     panel = history.filled(pipeline.missing)
     payload = None if search is None else search.payload(pipeline, history)
     mark = training_fingerprint(pipeline, spec, quarter, panel, payload)
@@ -168,9 +174,12 @@ def train_quarter(
             fitted = fit_model(pipeline, spec, panel)
             found = _found(search, chosen)
             _store(engine, settings, pipeline, spec, quarter, run, mark, panel, fitted, found)
-    with transaction(engine) as session:
+
+    def read(session: Session) -> TrainingOutcome:
         model = session.scalars(select(Model).where(Model.run_id == run.run_id)).one()
         return _outcome(session, pipeline, quarter, model, mark, reused=run.reused)
+
+    return in_transaction(engine, read, read_only=True)
 
 
 def trained_model(
@@ -217,7 +226,8 @@ def _store(
     folder = Path("staging", pipeline.name, spec.name, quarter.key, mark[:_FOLDER_LENGTH])
     stored = ArtifactStore(settings).write_directory(folder, fitted.save)
     framework = spec.kind.framework
-    with transaction(engine) as session:
+
+    def record(session: Session) -> None:
         model = Model(
             run_id=run.run_id,
             model_name=spec.name,
@@ -270,6 +280,8 @@ def _store(
         log_metrics(session, run.run_id, rows)
         register_version(session, pipeline, spec.name, model.model_id)
         run.complete(session)
+
+    in_transaction(engine, record)
 
 
 def _chooser(choose: ChooseParameters | None, spec: ModelSpec) -> ChooseParameters:
