@@ -40,6 +40,8 @@ def test_encrypt__twice__differs_and_comes_back() -> None:
         ((NEW,), OLD, "a", "cannot be decrypted with the keys of TS_FORECAST_SECRET_KEYS"),
         ((OLD,), OLD, "b", "was encrypted for a: somebody copied it"),
     ],
+    # The keys are new in every process; xdist's workers must agree on the names.
+    ids=["wrong key", "wrong row"],
 )
 def test_decrypt__wrong_key_or_row__is_refused(
     keys: tuple[str, ...], token_of: str, read_as: str, pattern: str
@@ -72,6 +74,7 @@ def test_decrypt__token_that_somebody_else_made_with_our_key__is_refused() -> No
         (" , ", "TS_FORECAST_SECRET_KEYS is not set"),
         (f"{NEW},hunter2", "Key 2 of 2 in TS_FORECAST_SECRET_KEYS is no Fernet key"),
     ],
+    ids=["unset", "empty", "no key"],
 )
 def test_keyring__no_keys_or_bad_ones__says_how_to_make_one(keys: str | None, pattern: str) -> None:
     with pytest.raises(ConfigurationError, match=pattern) as caught:
