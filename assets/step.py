@@ -51,8 +51,9 @@ def for_each_quarter(
 
     A quarter that fails ends the step; those before it are stored, and a retry finds them done.
     """
+    pipeline = context.asset_key.path[0]
     for quarter in quarters:
-        with bound(quarter=quarter.label), reason_in_one_line():
+        with bound(pipeline=pipeline, quarter=quarter.label), reason_in_one_line():
             metadata = body(quarter)
         context.add_asset_metadata(metadata, partition_key=quarter.key)
         context.log.info(f"{QUARTER_DONE}: {quarter.label}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -337,17 +338,19 @@ def test_handler__interpreter_ends__writes_what_waits(
 def test_handler__interpreter_ends_without_a_database__takes_a_second_at_most(
     tmp_path: Path,
 ) -> None:
-    quick = run_to_its_end("postgresql://nobody@127.0.0.1:1/none", tmp_path, "os._exit(0)")
-    assert quick.returncode == 0
+    # Takes connections and never answers: connecting would wait for ten seconds.
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"postgresql://nobody@127.0.0.1:{mute.getsockname()[1]}/none"
+        begun = time.monotonic()
+        at_once = run_to_its_end(url, tmp_path, "os._exit(0)")
+        between = time.monotonic()
+        orderly = run_to_its_end(url, tmp_path, "")
+        ended = time.monotonic()
 
-    begun = time.monotonic()
-    answer = run_to_its_end("postgresql://nobody@10.255.255.1:5432/none", tmp_path, "")
-    seconds = time.monotonic() - begun
-
-    assert answer.returncode == 0
-    # Of a whole process, imports included; connecting alone would wait for ten seconds.
-    assert seconds < 8
-    assert "the last words" in (tmp_path / "ts-forecast.log").read_text()
+    assert (at_once.returncode, orderly.returncode) == (0, 0)
+    # Two seconds for what else differs on a busy host.
+    assert (ended - between) - (between - begun) < 1 + 2
+    assert (tmp_path / "ts-forecast.log").read_text().count("the last words") == 2
 
 
 def run_to_its_end(url: str, log_dir: Path, ending: str) -> subprocess.CompletedProcess[str]:
