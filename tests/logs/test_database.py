@@ -48,9 +48,12 @@ def logging_to(
     )
     logger = logging.getLogger("shop.window")
     logger.addHandler(handler)
+    # pytest would keep the records, and xdist cannot send a lone surrogate from worker to worker.
+    logger.propagate = False
     try:
         yield logger, handler
     finally:
+        logger.propagate = True
         logger.removeHandler(handler)
         handler.close()
 
