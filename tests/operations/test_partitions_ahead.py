@@ -171,6 +171,40 @@ def test_ensure_ahead__reader_has_read_the_default__others_hardly_wait_and_it_is
     assert len(list(ensure_ahead(migrated, tables=[SYSTEM_LOGS]))) == 2
 
 
+def test_ensure_ahead__much_in_the_default__readers_do_not_wait_while_it_is_moved(
+    engine: Engine,
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO system_logs (log_level, log_message, created_at) "
+                "SELECT 'INFO', 'x', CAST(:at AS timestamptz) FROM generate_series(1, 50000)"
+            ),
+            {"at": MONTH.shift(-2).start},
+        )
+    waits, stop = list[float](), threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            begun = time.monotonic()
+            with engine.connect() as connection:
+                # Of all partitions, the default too.
+                connection.execute(text("SELECT 1 FROM system_logs LIMIT 1"))
+            waits.append(time.monotonic() - begun)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    begun = time.monotonic()
+    made = list(ensure_ahead(engine, tables=[SYSTEM_LOGS], until=NOW))
+    seconds = time.monotonic() - begun
+    stop.set()
+    thread.join()
+
+    assert [part.moved_rows for part in made] == [50_000]
+    # Moving takes most of the time; were it done under the lock, a reader would wait for all of it.
+    assert max(waits) < max(0.3, seconds / 2)
+
+
 def test_ensure_ahead__beside_writers_and_another_maintainer__each_row_is_there_once(
     engine: Engine,
 ) -> None:
