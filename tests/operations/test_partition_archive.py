@@ -197,19 +197,19 @@ def test_archive__indexes_of_the_same_name_lie_there__are_told_apart(owner: Engi
 
 
 def test_archive__reader_of_the_parent__leaves_it_attached_and_says_so(
-    owned: Engine, monkeypatch: pytest.MonkeyPatch
+    owner: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(short_locks, "ATTEMPTS", 2)
-    publish(owned)
-    with owned.connect() as reader:
+    publish(owner)
+    with owner.connect() as reader:
         assert reader.scalar(text("SELECT count(*) FROM predictions")) == 300
 
         with pytest.raises(LockedError, match=r"public.predictions is in use"):
-            archive(owned, one(owned, LEAF), reason="test")
+            archive(owner, one(owner, LEAF), reason="test")
 
         assert reader.scalar(text("SELECT count(*) FROM predictions")) == 300
-    assert catalogue(owned) == []
-    assert archive(owned, one(owned, LEAF), reason="test").rows == 300
+    assert catalogue(owner) == []
+    assert archive(owner, one(owner, LEAF), reason="test").rows == 300
 
 
 def test_archive__its_experiment_is_deleted__takes_the_archived_rows_along(owner: Engine) -> None:
