@@ -103,3 +103,8 @@ def test_definitions__maintenance__runs_daily_and_is_no_pipelines(settings: Sett
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("20 3 * * *", "UTC")
     assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {pipeline.name}
     assert definitions.resolve_job_def(f"materialize_{pipeline.name}")
+    with dg.DagsterInstance.ephemeral() as instance:
+        tick = schedule.evaluate_tick(
+            dg.build_schedule_context(instance, scheduled_execution_time=MONTH.start)
+        )
+    assert len(tick.run_requests or []) == 1

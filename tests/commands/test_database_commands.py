@@ -69,7 +69,6 @@ def test_health__well_then_sick__exit_code_1_and_the_remedy(engine: Engine) -> N
 
 
 QUIET = [
-    (["activity"], "nothing runs", {"queries", "note"}),
     (["activity", "--older-than", "5m"], "nothing runs", {"queries", "note"}),
     (["locks"], "nobody waits for a lock", {"waits", "note"}),
     (["slow", "--order", "total"], "no pg_stat_statements", {"statements", "remedy", "note"}),

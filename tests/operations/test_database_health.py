@@ -144,16 +144,16 @@ def test_examine_database__sick__finds_each_thing(migrated: Engine) -> None:
     assert all("Run" in finding.remedy for finding in found.values())
 
 
-def test_examine_database__reader__is_told_what_was_not_looked_at(engine: Engine) -> None:
-    with engine.begin() as connection:
+def test_examine_database__reader__is_told_what_was_not_looked_at(quiet: Engine) -> None:
+    with quiet.begin() as connection:
         connection.execute(text("CREATE ROLE watcher LOGIN IN ROLE readonly_user"))
-    url = engine.url.set(username="watcher").render_as_string(hide_password=False)
+    url = quiet.url.set(username="watcher").render_as_string(hide_password=False)
     watcher = create_engine(url)
     try:
         findings = {finding.subject: finding for finding in examine_database(watcher)}
     finally:
         watcher.dispose()
-        with engine.begin() as connection:
+        with quiet.begin() as connection:
             connection.execute(text("DROP ROLE watcher"))
 
     assert wrong(list(findings.values())) == {}

@@ -87,10 +87,10 @@ def test_reindex__bloated__is_rebuilt_to_what_was_estimated(engine: Engine) -> N
     assert (after.bloat_bytes or 0) < 0.1 * before.bloat_bytes
 
 
-def test_reindex__partitioned_or_unknown__is_done_or_refused(engine: Engine) -> None:
-    assert reindex(engine, "public.idx_logs_level") == 0
+def test_reindex__partitioned_or_unknown__is_done_or_refused(quiet: Engine) -> None:
+    assert reindex(quiet, "public.idx_logs_level") == 0
     with pytest.raises(DatabaseError, match=r"no index pg_class_oid_index.*db indexes"):
-        reindex(engine, "pg_class_oid_index")
+        reindex(quiet, "pg_class_oid_index")
 
 
 def test_reindex__ended_by_hand__leaves_nothing_behind(engine: Engine) -> None:
@@ -205,24 +205,24 @@ def test_maintain__what_needs_it__is_vacuumed_analyzed_and_refreshed(migrated: E
 
 
 def test_perform__table_is_locked__is_left_and_said(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    quiet: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_maintenance, "_LOCK_TIMEOUT", "200ms")
-    with engine.connect() as other:
+    with quiet.connect() as other:
         other.execute(text("LOCK TABLE runs IN SHARE UPDATE EXCLUSIVE MODE"))
 
-        done = perform(engine, Step("vacuum", "public.runs", "a test"))
+        done = perform(quiet, Step("vacuum", "public.runs", "a test"))
 
     assert done.problem.startswith("left:") and "lock timeout" in done.problem
     assert 0.2 <= done.seconds < 20
     # The pool's connections are as they were.
-    with engine.connect() as connection:
+    with quiet.connect() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "0"
 
 
-def test_perform__by_a_role_that_may_not__is_left_and_said(engine: Engine) -> None:
-    run(engine, "GRANT data_scientist TO CURRENT_USER")
-    url = engine.url.update_query_dict({"options": "-c role=data_scientist -c timezone=UTC"})
+def test_perform__by_a_role_that_may_not__is_left_and_said(quiet: Engine) -> None:
+    run(quiet, "GRANT data_scientist TO CURRENT_USER")
+    url = quiet.url.update_query_dict({"options": "-c role=data_scientist -c timezone=UTC"})
     scientist = create_engine(url.render_as_string(hide_password=False))
 
     with scientist.connect() as connection:
@@ -304,8 +304,8 @@ def test_growth__shrinks_or_is_of_today__is_never_full(engine: Engine) -> None:
     assert shrunk.full_at(later, 10**12) is None
 
 
-def test_keep_report__by_a_reader__is_refused_and_the_figures_are_there(engine: Engine) -> None:
-    url = engine.url.update_query_dict({"options": "-c role=readonly_user -c timezone=UTC"})
+def test_keep_report__by_a_reader__is_refused_and_the_figures_are_there(quiet: Engine) -> None:
+    url = quiet.url.update_query_dict({"options": "-c role=readonly_user -c timezone=UTC"})
     reader = create_engine(url.render_as_string(hide_password=False))
     with reader.connect() as connection:
         now = capacity_report(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,6 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from tests.operations.conftest import OWNERS
+from ts_forecast.configuration.values import set_value
 from ts_forecast.db import partitions, short_locks
 from ts_forecast.db.calendar_partitions import (
     AUDIT_LOGS,
@@ -19,9 +21,10 @@ from ts_forecast.db.calendar_partitions import (
     TABLES,
     CalendarTable,
 )
+from ts_forecast.db.engine import transaction
 from ts_forecast.db.partition_list import Partition, attached
 from ts_forecast.db.periods import Period
-from ts_forecast.errors import DatabaseError, LockedError, SettingsError
+from ts_forecast.errors import ConfigurationError, DatabaseError, LockedError
 from ts_forecast.operations.archive_catalogue import (
     Archived,
     find_archived,
@@ -102,6 +105,11 @@ def one(engine: Engine, name: str) -> Partition:
     return found
 
 
+def author(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return connection.scalar(text("SELECT current_setting('app.current_user')"))
+
+
 def catalogue(engine: Engine, *, with_dropped: bool = False) -> list[Archived]:
     with Session(engine) as session:
         return list_archived(session, with_dropped=with_dropped)
@@ -125,7 +133,7 @@ def away_and_back(owned: Engine, table: CalendarTable) -> None:
     away = archive(owned, one(owned, name), reason="test")
 
     assert (away.was, away.table, away.rows) == (name, table.qualified, before[0])
-    assert away.detached_by == "postgres"
+    assert away.detached_by == author(owned)
     assert digest(owned, f"archive.{away.name}") == before
     assert digest(owned, table.qualified)[0] == whole[0] - before[0]
     assert catalogue(owned) == [away]
@@ -161,7 +169,9 @@ def test_archive__slice_is_materialized_again__is_published_afresh(owned: Engine
     # The second of the same name, its indexes too.
     again = archive(owned, one(owned, LEAF), reason="test")
     assert again.name == f"{away.name}_2"
-    assert len(find_archived(catalogue(owned), [LEAF])) == 2
+    with pytest.raises(DatabaseError, match=rf"Several were {LEAF}: archive.*Name one of these"):
+        find_archived(catalogue(owned), [LEAF])
+    assert find_archived(catalogue(owned), [again.name]) == [again]
     restore(owned, again)
     publish(owned, count=400, value=1.0)
     assert read_slice(owned, experiment_id=1, quarter=QUARTER).num_rows == 400
@@ -187,19 +197,19 @@ def test_archive__indexes_of_the_same_name_lie_there__are_told_apart(owner: Engi
 
 
 def test_archive__reader_of_the_parent__leaves_it_attached_and_says_so(
-    owned: Engine, monkeypatch: pytest.MonkeyPatch
+    owner: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(short_locks, "ATTEMPTS", 2)
-    publish(owned)
-    with owned.connect() as reader:
+    publish(owner)
+    with owner.connect() as reader:
         assert reader.scalar(text("SELECT count(*) FROM predictions")) == 300
 
         with pytest.raises(LockedError, match=r"public.predictions is in use"):
-            archive(owned, one(owned, LEAF), reason="test")
+            archive(owner, one(owner, LEAF), reason="test")
 
         assert reader.scalar(text("SELECT count(*) FROM predictions")) == 300
-    assert catalogue(owned) == []
-    assert archive(owned, one(owned, LEAF), reason="test").rows == 300
+    assert catalogue(owner) == []
+    assert archive(owner, one(owner, LEAF), reason="test").rows == 300
 
 
 def test_archive__its_experiment_is_deleted__takes_the_archived_rows_along(owner: Engine) -> None:
@@ -249,6 +259,10 @@ def test_drop_archived__old_ones__are_gone_and_their_line_stays(owner: Engine) -
     gone = catalogue(owner, with_dropped=True)[0]
     assert gone.dropped_at is not None and gone.rows == 300
     assert older_than_days([gone], 0) == []
+    for wrong in ({"name": "x; DROP TABLE runs"}, {"bounds": "DEFAULT"}, {"was": "public.x y"}):
+        for change in (drop_archived, restore):
+            with pytest.raises(DatabaseError, match="holds a line that is not ours"):
+                change(owner, replace(second, **wrong))
     with owner.connect() as connection:
         assert not partitions.exists(connection, f"archive.{first.name}")
         assert connection.scalar(text("SELECT count(*) FROM archive.partitions")) == 2
@@ -286,23 +300,22 @@ def test_retention__logs_go_after_90_days_the_rest_stays_until_told(engine: Engi
     assert len(old) >= 2
     assert names(SYSTEM_LOGS) == sorted(f"public.{SYSTEM_LOGS.partition(p)}" for p in old)
     assert names(AUDIT_LOGS) == []
-    with engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO system_config (config_key, config_value, config_type) "
-                "VALUES ('audit_retention_days', '365', 'integer')"
-            )
-        )
-        connection.execute(
-            text("UPDATE system_config SET config_value = '0' WHERE config_key ~ 'default_ret'")
-        )
+    with transaction(engine) as session:
+        set_value(session, "audit_retention_days", "365")
+        set_value(session, "default_retention_days", 0)
     assert len(names(AUDIT_LOGS)) == 1
     assert names(SYSTEM_LOGS) == []
     with engine.begin() as connection:
         connection.execute(
             text("UPDATE system_config SET config_value = 'soon' WHERE config_key ~ 'default_ret'")
         )
-    with pytest.raises(SettingsError, match=r"default_retention_days in system_config is 'soon'"):
+    with pytest.raises(
+        ConfigurationError, match="default_retention_days is not of the type integer"
+    ):
+        names(SYSTEM_LOGS)
+    with transaction(engine) as session:
+        set_value(session, "default_retention_days", -1)
+    with pytest.raises(ConfigurationError, match=r"is no number of days.*config set default_ret"):
         names(SYSTEM_LOGS)
 
 
@@ -318,7 +331,7 @@ def test_partitions__plain_owner_of_the_tables__may_do_all_of_it(plain: Engine) 
 
     for part in (LEAF, name):
         away = archive(plain, one(plain, part), reason="test")
-        assert away.detached_by == "keeper"
+        assert away.detached_by == author(plain)
         restore(plain, away)
         drop_archived(plain, archive(plain, one(plain, part), reason="test"))
 

@@ -76,4 +76,4 @@ def opened() -> Iterator[Database]:
     try:
         yield database
     finally:
-        database.engine.dispose()
+        database.dispose()

@@ -39,9 +39,9 @@ def archive(
 ) -> None:
     """Take partitions out of readers' sight, into the schema archive; nothing is lost.
 
-    Without names, those that are past their table's retention: default_retention_days of
-    system_config for system_logs; audit_retention_days and predictions_retention_days, where they
-    are set, for the others.
+    Without names, those that are past their table's retention: the settings default_retention_days
+    for system_logs; audit_retention_days and predictions_retention_days, where they are set
+    (ts-forecast config set), for the others.
     """
     from ts_forecast.operations.archive_catalogue import find_attached
     from ts_forecast.operations.partition_archive import archive as put_away

@@ -2,7 +2,8 @@
 
 ``predictions`` (quarters, in each a leaf a pipeline: ``partitions``), ``system_logs`` (months) and
 ``audit.audit_logs`` (quarters). Each function is one step of its caller's transaction; which partitions
-are made, archived and dropped, and how often that is tried, is ``operations.partition_upkeep``.
+are made, archived and dropped, and how often that is tried, is ``operations``' (``partitions_ahead``,
+``partition_archive``).
 
 Readers are not blocked: a table is made apart (LIKE) and attached, which shares the parent with readers and
 writers; ``CREATE TABLE … PARTITION OF`` would shut them out. Of a default partition, ATTACH asks for all
@@ -20,7 +21,9 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, text
 
 from ts_forecast.db.periods import Months, Period
+from ts_forecast.db.short_locks import Mode, lock_tables
 from ts_forecast.errors import DatabaseError
+from ts_forecast.quarters import YEARS
 
 ARCHIVE = "archive"
 _CLASS = (
@@ -88,7 +91,9 @@ def periods_in_default(connection: Connection, table: CalendarTable) -> list[Per
     rows = connection.scalars(
         text(
             f"SELECT DISTINCT date_trunc('{unit}', {table.column}) FROM {table.default} "
-            f"WHERE isfinite({table.column}) ORDER BY 1"
+            # Not every moment of PostgreSQL's is one of Python's.
+            f"WHERE {table.column} >= '{YEARS[0]}-01-01' AND {table.column} < '{YEARS[-1]}-01-01' "
+            "ORDER BY 1"
         )
     )
     return [Period.of(moment, table.months) for moment in rows]
@@ -145,15 +150,18 @@ def attach(
     # Most rows go over while everybody still sees them where they are: a DELETE that is not committed
     # shuts nobody out. What is done under the locks below is short, whatever lay in the default.
     moved = _take_from_default(connection, table, qualified, bounds) if has_default else 0
-    # The last lock is that of the default partition: while we hold it we wait for nothing more.
-    lock_referenced(connection, table.qualified, qualified)
     # Who has chosen the default partition for a row, and waits for it, is refused when it may not have
-    # the row any more. So whoever may write such a row waits here, before choosing.
+    # the row any more. So whoever may write such a row waits at the parent, before choosing.
     has_begun = datetime.fromisoformat(start).astimezone(UTC) <= datetime.now(UTC)
-    mode = "SHARE ROW EXCLUSIVE" if has_begun else "SHARE UPDATE EXCLUSIVE"
-    connection.execute(text(f"LOCK TABLE ONLY {table.qualified} IN {mode} MODE"))
+    locks: list[tuple[str, Mode]] = [
+        *referenced(connection, table.qualified, brings=qualified),
+        (table.qualified, "SHARE ROW EXCLUSIVE" if has_begun else "SHARE UPDATE EXCLUSIVE"),
+    ]
     if has_default:
-        connection.execute(text(f"LOCK TABLE ONLY {table.default} IN ACCESS EXCLUSIVE MODE"))
+        # The last one: while we hold it we wait for nothing more.
+        locks.append((table.default, "ACCESS EXCLUSIVE"))
+    lock_tables(connection, locks)
+    if has_default:
         # Those that came meanwhile.
         moved += _take_from_default(connection, table, qualified, bounds)
     connection.execute(
@@ -165,13 +173,20 @@ def attach(
     return moved
 
 
-def detach(connection: Connection, parent: str, qualified: str) -> None:
+def detach(connection: Connection, table: CalendarTable, parent: str, qualified: str) -> None:
     """Take a partition out of readers' sight; shuts everybody out of the parent until the commit.
 
     DETACH … CONCURRENTLY would not, but PostgreSQL refuses it where there is a default partition, and
     within a transaction: a partition has to be either attached or in the archive.
+
+    Args:
+        parent: the table, or the quarter's partition of it.
     """
-    lock_referenced(connection, parent)
+    locks: list[tuple[str, Mode]] = [*referenced(connection, parent)]
+    locks += [(parent, "ACCESS EXCLUSIVE"), (qualified, "ACCESS EXCLUSIVE")]
+    if table.has_default and exists(connection, table.default):
+        locks.append((table.default, "ACCESS EXCLUSIVE"))
+    lock_tables(connection, locks)
     connection.execute(text(f"ALTER TABLE {parent} DETACH PARTITION {qualified}"))
 
 
@@ -200,23 +215,44 @@ def move(connection: Connection, qualified: str, schema: str, name: str) -> None
     connection.execute(text(f"ALTER TABLE {schema}.{passing} RENAME TO {name}"))
 
 
-def lock_referenced(connection: Connection, parent: str, attached: str = "") -> None:
-    """Take what ATTACH and DETACH ask of the tables that the foreign keys refer to, before the rest.
+def referenced(connection: Connection, parent: str, brings: str = "") -> list[tuple[str, Mode]]:
+    """The tables that foreign keys refer to, with the mode that ATTACH and DETACH ask of them.
 
-    A table that brings foreign keys along hands them to the parent, which takes all of them (ACCESS
-    EXCLUSIVE).
+    Args:
+        brings: a table that is to be attached; one that has foreign keys hands them to the parent, which
+            takes all of what they refer to.
     """
     rows = connection.execute(
         text(
-            "SELECT confrelid::regclass::text AS target, bool_or(conrelid = to_regclass(:attached)) "
-            "FROM pg_constraint WHERE conrelid IN (to_regclass(:parent), to_regclass(:attached)) "
-            "AND contype = 'f' GROUP BY 1 ORDER BY 1"
+            "SELECT confrelid::regclass::text AS target, "
+            "bool_or(conrelid = to_regclass(:brings)) AS is_handed_over FROM pg_constraint "
+            "WHERE conrelid IN (to_regclass(:parent), to_regclass(:brings)) "
+            "AND contype = 'f' GROUP BY 1"
         ),
-        {"parent": parent, "attached": attached or parent},
+        {"parent": parent, "brings": brings or parent},
     )
-    for target, is_handed_over in rows:
-        mode = "ACCESS EXCLUSIVE" if attached and is_handed_over else "SHARE ROW EXCLUSIVE"
-        connection.execute(text(f"LOCK TABLE {target} IN {mode} MODE"))
+    return [
+        (target, "ACCESS EXCLUSIVE" if brings and is_handed_over else "SHARE ROW EXCLUSIVE")
+        # In the order of those who publish: models, runs, experiments.
+        for target, is_handed_over in sorted(
+            rows, key=lambda row: (row[0] == "experiments", row[0])
+        )
+    ]
+
+
+def drop_references(connection: Connection, qualified: str) -> None:
+    """Take a table's foreign keys away, so that dropping it locks nothing but itself."""
+    names = connection.scalars(
+        text(
+            "SELECT quote_ident(conname) FROM pg_constraint WHERE conrelid = to_regclass(:table) "
+            "AND contype = 'f'"
+        ),
+        {"table": qualified},
+    ).all()
+    if names:
+        lock_tables(connection, referenced(connection, qualified, brings=qualified))
+    for name in names:
+        connection.execute(text(f"ALTER TABLE {qualified} DROP CONSTRAINT {name}"))
 
 
 def _bounds(period: Period) -> tuple[str, str]:

@@ -102,6 +102,9 @@ def find_archived(archived: list[Archived], names: list[str]) -> list[Archived]:
         hits = [one for one in archived if name in (*_names(f"archive.{one.name}"), one.was)]
         if not hits:
             raise DatabaseError(f"No archived partition is named {name}.", remedy=_LIST)
+        if len(hits) > 1:
+            names_ = ", ".join(f"archive.{one.name}" for one in hits)
+            raise DatabaseError(f"Several were {name}: {names_}.", remedy="Name one of these.")
         found += hits
     return list(dict.fromkeys(found))
 

@@ -7,6 +7,7 @@ somebody else's and left alone. A slice that was archived may be published anew;
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,12 +19,15 @@ from ts_forecast.db import partitions
 from ts_forecast.db.engine import exclusive, transaction
 from ts_forecast.db.partition_list import Partition, span_of
 from ts_forecast.db.periods import Period
-from ts_forecast.db.short_locks import with_short_locks
+from ts_forecast.db.short_locks import lock_tables, with_short_locks
 from ts_forecast.errors import DatabaseError
 from ts_forecast.operations.archive_catalogue import Archived, calendar_table, read_row
+from ts_forecast.operations.partitions_ahead import ensure_quarter
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables import ArchivedPartition
 
+_NAME = re.compile(r"[a-z]+\.[a-z0-9_]+")
+_BOUNDS = re.compile(r"FOR VALUES (IN \('\d+'\)|FROM \('[-0-9 :+]+'\) TO \('[-0-9 :+]+'\))")
 _LIST = "See `ts-forecast db partitions list`."
 
 
@@ -53,17 +57,19 @@ def restore(engine: Engine, archived: Archived) -> str:
     Rows of its period that fell into the default partition since are moved into it.
 
     Raises:
-        DatabaseError: another partition has taken its place.
+        DatabaseError: another partition has taken its place, or the catalogue's line is not ours.
         LockedError: its table stays in use; it is in the archive still.
     """
-    table = calendar_table(archived.table)
+    table, name = calendar_table(archived.table), _checked_name(archived)
     with exclusive(engine, *_lock_of(archived.table, archived.was)):
-        with engine.begin() as connection:
+        with engine.connect() as connection:
             _refuse_taken(connection, archived)
-            if not table.leaves:
-                ddl.check_bounds(connection, table, f"archive.{archived.name}", _span(archived))
         if table.leaves:
-            _ensure_quarter(engine, archived)
+            ensure_quarter(engine, _quarter(archived))
+        else:
+            # Before, for it reads all rows.
+            check = partial(ddl.check_bounds, table=table, qualified=name, bounds=_span(archived))
+            with_short_locks(engine, check, subject=name)
         with_short_locks(engine, partial(_attach, archived=archived), subject=table.qualified)
     return archived.was
 
@@ -74,7 +80,28 @@ def drop_archived(engine: Engine, archived: Archived) -> None:
     Raises:
         LockedError: somebody reads it, or writes to a table that it refers to.
     """
-    with_short_locks(engine, partial(_drop, archived=archived), subject=f"archive.{archived.name}")
+    name = _checked_name(archived)
+    with_short_locks(
+        engine, partial(ddl.drop_references, qualified=name), subject=f"What {name} refers to"
+    )
+    # Apart: a commit that deletes files takes its time, and nobody should wait for it.
+    with_short_locks(engine, partial(_drop, archived=archived), subject=name)
+
+
+def _checked_name(archived: Archived) -> str:
+    """Its name with the schema; what stands in the catalogue becomes part of statements."""
+    if not all(
+        pattern.fullmatch(part)
+        for pattern, part in (
+            (_NAME, f"archive.{archived.name}"),
+            (_NAME, archived.was),
+            (_BOUNDS, archived.bounds),
+        )
+    ):
+        raise DatabaseError(
+            f"archive.partitions holds a line that is not ours: {archived.name}.", remedy=_LIST
+        )
+    return f"archive.{archived.name}"
 
 
 def _detach(connection: Connection, partition: Partition, reason: str) -> int:
@@ -85,7 +112,7 @@ def _detach(connection: Connection, partition: Partition, reason: str) -> int:
     while ddl.exists(connection, f"archive.{name}"):
         number += 1
         name = f"{old}_{number}"
-    ddl.detach(connection, partition.parent, partition.name)
+    ddl.detach(connection, calendar_table(partition.table), partition.parent, partition.name)
     ddl.move(connection, partition.name, ddl.ARCHIVE, name)
     with Session(connection) as session:
         row = ArchivedPartition(
@@ -108,7 +135,8 @@ def _attach(connection: Connection, archived: Archived) -> None:
     ddl.move(connection, f"archive.{archived.name}", schema, name)
     if table.leaves:
         parent = f"{schema}.{partitions.quarter_table(_quarter(archived))}"
-        ddl.lock_referenced(connection, parent, archived.was)
+        locks = ddl.referenced(connection, parent, brings=archived.was)
+        lock_tables(connection, [*locks, (parent, "SHARE UPDATE EXCLUSIVE")])
         connection.execute(
             text(f"ALTER TABLE {parent} ATTACH PARTITION {archived.was} {archived.bounds}")
         )
@@ -121,7 +149,7 @@ def _attach(connection: Connection, archived: Archived) -> None:
 
 
 def _drop(connection: Connection, archived: Archived) -> None:
-    connection.execute(text(f"DROP TABLE archive.{archived.name}"))
+    connection.execute(text(f"DROP TABLE IF EXISTS archive.{archived.name}"))
     with Session(connection) as session:
         row = session.get_one(ArchivedPartition, archived.archived_partition_id)
         row.dropped_at = datetime.now(UTC)
@@ -133,16 +161,6 @@ def _author(connection: Connection) -> str:
     """As the audit names it: the application's user, else the login."""
     query = "SELECT coalesce(nullif(current_setting('app.current_user', true), ''), session_user)"
     return str(connection.scalar(text(query)))
-
-
-def _ensure_quarter(engine: Engine, archived: Archived) -> None:
-    quarter = _quarter(archived)
-    with exclusive(engine, "quarter", partitions.quarter_table(quarter)):
-        with_short_locks(
-            engine,
-            partial(partitions.ensure_quarter, quarter=quarter),
-            subject=archived.table,
-        )
 
 
 def _refuse_taken(connection: Connection, archived: Archived) -> None:

@@ -106,6 +106,24 @@ def ensure_ahead(
             )
 
 
+def ensure_quarter(engine: Engine, quarter: Quarter) -> None:
+    """Make a quarter's partition of predictions, if it is absent; commits.
+
+    Raises:
+        LockedError: predictions stays in use.
+    """
+    name = partitions.quarter_table(quarter)
+
+    def make(work: Connection) -> None:
+        if not partitions.is_attached(work, name):
+            partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE")
+            partitions.ensure_quarter(work, quarter)
+
+    # The lock under which publishing makes it.
+    with exclusive(engine, "quarter", name):
+        with_short_locks(engine, make, subject=f"public.{partitions.PARENT}")
+
+
 def _wanted(
     connection: Connection, table: CalendarTable, now: datetime, until: datetime | None
 ) -> list[Period]:
@@ -119,14 +137,7 @@ def _wanted(
 def _make(engine: Engine, missing: MissingPartition) -> int | None:
     table, period = missing.table, missing.period
     if table.leaves:
-        quarter = Quarter(period.year, period.number)
-        # The lock under which publishing makes it.
-        with exclusive(engine, "quarter", partitions.quarter_table(quarter)):
-            with_short_locks(
-                engine,
-                partial(partitions.ensure_quarter, quarter=quarter),
-                subject=table.qualified,
-            )
+        ensure_quarter(engine, Quarter(period.year, period.number))
         return 0
     with exclusive(engine, "partitions", table.qualified):
         return with_short_locks(
