@@ -83,9 +83,7 @@ def _ingest(engine: Engine, table: str, data: pa.Table, *, before: Sequence[str]
                 cursor.adbc_ingest(table, data, mode="append")
             connection.commit()
     except Error as error:
-        raise DatabaseError(
-            f"PostgreSQL refused rows for {table}: {_one_line(error)}."
-        ) from error
+        raise DatabaseError(f"PostgreSQL refused rows for {table}: {_one_line(error)}.") from error
 
 
 def _one_line(error: Exception) -> str:
