@@ -6,6 +6,8 @@ Names and DDL. Filling a leaf and swapping it in is ``predictions.slice``. Table
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +19,6 @@ from ts_forecast.quarters import Quarter
 PARENT = "predictions"
 _KEY = "experiment_id, model_id, unique_id, prediction_date, horizon"
 _REFERENCES = {"experiment_id": "experiments", "run_id": "runs", "model_id": "models"}
-# Whoever trains writes models before the run that made them.
 _REFERENCED = ("models", "runs", "experiments")
 _VACUUM_MS, _LOCK_MS = 3000, 50
 
@@ -75,7 +76,6 @@ def lock_for_change(
     connection: Connection,
     mode: Literal["SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"],
     *tables: str,
-    attempt: int = 0,
 ) -> None:
     """Lock what the foreign keys of partitions refer to, and partitions, until the transaction ends.
 
@@ -88,19 +88,21 @@ def lock_for_change(
         mode: ``ACCESS EXCLUSIVE`` to attach a leaf that has foreign keys of its own, which become the
             parent's, or to drop one; else the other, which lets readers through.
         tables: partitions, locked after what they refer to, as readers do.
-        attempt: every other one locks in the opposite order, for writers who do.
 
     Raises:
-        OperationalError: another kept a lock.
+        OperationalError: another kept a lock; ``with_short_locks`` tries again.
     """
-    referenced = _REFERENCED[:: -1 if attempt % 2 else 1]
-    names = ", ".join(f"ONLY {name}" for name in (*referenced, *tables))
+    names = [*_REFERENCED, *tables]
     connection.execute(text(f"SET LOCAL lock_timeout = {_VACUUM_MS}"))
-    connection.execute(text(f"LOCK TABLE {names} IN SHARE UPDATE EXCLUSIVE MODE"))
-    connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
-    connection.execute(text(f"SET LOCAL statement_timeout = {_LOCK_MS}"))
-    connection.execute(text(f"LOCK TABLE {names} IN {mode} MODE"))
-    connection.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
+    everything = ", ".join(f"ONLY {name}" for name in names)
+    connection.execute(text(f"LOCK TABLE {everything} IN SHARE UPDATE EXCLUSIVE MODE"))
+    # Writers lock in either order: who meets one at every attempt must not always lose.
+    first = random.choice((_REFERENCED, _REFERENCED[::-1]))
+    end = time.monotonic() + _LOCK_MS / 1000
+    for name in (*first, *tables):
+        left = max(1, round((end - time.monotonic()) * 1000))
+        connection.execute(text(f"SET LOCAL lock_timeout = {left}"))
+        connection.execute(text(f"LOCK TABLE ONLY {name} IN {mode} MODE"))
 
 
 def ensure_quarter(connection: Connection, quarter: Quarter) -> str:
