@@ -7,7 +7,7 @@ Names and DDL. Filling a leaf and swapping it in is ``predictions.slice``. Table
 from __future__ import annotations
 
 import random
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,11 +98,23 @@ def lock_for_change(
     connection.execute(text(f"LOCK TABLE {everything} IN SHARE UPDATE EXCLUSIVE MODE"))
     # Writers lock in either order: who meets one at every attempt must not always lose.
     first = random.choice((_REFERENCED, _REFERENCED[::-1]))
-    end = time.monotonic() + _LOCK_MS / 1000
-    for name in (*first, *tables):
-        left = max(1, round((end - time.monotonic()) * 1000))
-        connection.execute(text(f"SET LOCAL lock_timeout = {left}"))
-        connection.execute(text(f"LOCK TABLE ONLY {name} IN {mode} MODE"))
+    _at_once(connection, [step for name in (*first, *tables) for step in _lock_until(name, mode)])
+
+
+def _lock_until(name: str, mode: str) -> tuple[str, str]:
+    left = f"greatest(1, {_LOCK_MS} - round(1000 * extract(epoch FROM clock_timestamp() - begun)))"
+    return (
+        f"PERFORM set_config('lock_timeout', {left}::integer::text, true)",
+        f"LOCK TABLE ONLY {name} IN {mode} MODE",
+    )
+
+
+def _at_once(connection: Connection, statements: Sequence[str]) -> None:
+    """In one way to the server: whoever waits for its locks does not wait for our turns."""
+    block = "; ".join(statements)
+    connection.execute(
+        text(f"DO $$ DECLARE begun timestamptz := clock_timestamp(); BEGIN {block}; END $$")
+    )
 
 
 def ensure_quarter(connection: Connection, quarter: Quarter) -> str:
@@ -189,17 +201,39 @@ def attach_leaf(connection: Connection, quarter: Quarter, name: str, experiment_
     )
 
 
-def detach_leaf(connection: Connection, quarter: Quarter, name: str) -> None:
-    """Take a leaf out of readers' sight; waits for those that are reading the quarter."""
-    connection.execute(text(f"ALTER TABLE {quarter_table(quarter)} DETACH PARTITION {name}"))
+def swap_leaf(
+    connection: Connection, quarter: Quarter, experiment_id: int, offline: str, retired: str
+) -> None:
+    """Let a finished leaf take the place of the attached one, if there is one, which is renamed.
+
+    The caller has locked all tables that this changes. The retired leaf loses its foreign keys, so that
+    dropping it locks nothing but itself.
+    """
+    name, parent = leaf_table(quarter, experiment_id), quarter_table(quarter)
+    statements = [
+        f"ALTER TABLE {offline} RENAME TO {name}",
+        f"ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES IN ({experiment_id})",
+    ]
+    if is_attached(connection, name):
+        statements = [
+            f"ALTER TABLE {parent} DETACH PARTITION {name}",
+            f"ALTER TABLE {name} RENAME TO {retired}",
+            *_without_references(retired),
+            *statements,
+        ]
+    _at_once(connection, statements)
 
 
 def unreference_leaf(connection: Connection, name: str) -> None:
-    """Take a detached leaf's foreign keys away, so that dropping it locks nothing but itself."""
-    for column in _REFERENCES:
-        connection.execute(
-            text(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS fk_{PARENT}_{column}")
-        )
+    """Take a detached leaf's foreign keys away."""
+    _at_once(connection, _without_references(name))
+
+
+def _without_references(name: str) -> list[str]:
+    return [
+        f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS fk_{PARENT}_{column}"
+        for column in _REFERENCES
+    ]
 
 
 def is_referencing(connection: Connection, name: str) -> bool:

@@ -188,15 +188,10 @@ def _publish(
     audit = _audit_statement(leaf, standing, new)
 
     def swap(work: Connection) -> None:
+        work.execute(text(audit))
         changed = [table, leaf] if partitions.is_attached(work, leaf) else [table]
         partitions.lock_for_change(work, "ACCESS EXCLUSIVE", *changed)
-        if leaf in changed:
-            partitions.detach_leaf(work, quarter, leaf)
-            work.execute(text(f"ALTER TABLE {leaf} RENAME TO {retired}"))
-            partitions.unreference_leaf(work, retired)
-        work.execute(text(f"ALTER TABLE {offline} RENAME TO {leaf}"))
-        partitions.attach_leaf(work, quarter, leaf, experiment_id)
-        work.execute(text(audit))
+        partitions.swap_leaf(work, quarter, experiment_id, offline, retired)
 
     def attach_empty(work: Connection) -> None:
         if not partitions.is_attached(work, leaf):
