@@ -32,6 +32,7 @@ class CuttingProxy:
         self._when: When | None = None
         self._refuse_afterwards = False
         self._refuses = False
+        self._only_after = b""
         self._open: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / _SOCKET))
@@ -58,8 +59,15 @@ class CuttingProxy:
         for end in self._open:
             end.close()
 
-    def cut_next_commit(self, when: When, *, refuse_afterwards: bool = False) -> None:
-        """Cut the connection whose COMMIT comes next; its successors pass, or are refused."""
+    def cut_next_commit(
+        self, when: When, *, refuse_afterwards: bool = False, only_after: str = ""
+    ) -> None:
+        """Cut the connection whose COMMIT comes next; its successors pass, or are refused.
+
+        Args:
+            only_after: of those connections that have sent this text.
+        """
+        self._only_after = only_after.encode()
         self._when, self._refuse_afterwards = when, refuse_afterwards
 
     def _run(self, target: object, *arguments: object) -> None:
@@ -82,6 +90,7 @@ class CuttingProxy:
             self._run(self._pass, client, server)
 
     def _pass(self, client: socket.socket, server: socket.socket) -> None:
+        is_meant = False
         with suppress(OSError):
             while True:
                 readable, _, _ = select.select([client, server], [], [])
@@ -91,7 +100,9 @@ class CuttingProxy:
                         _end(client)
                         _end(server)
                         return
-                    if source is client and self._when is not None and b"COMMIT" in data:
+                    is_meant = is_meant or (source is client and self._only_after in data)
+                    is_commit = source is client and b"COMMIT" in data
+                    if is_commit and is_meant and self._when is not None:
                         self._cut(client, server, data)
                         return
                     (server if source is client else client).sendall(data)

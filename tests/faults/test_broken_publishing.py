@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from tests.faults.proxy import Proxy
+from tests.db.cutting_proxy import CuttingProxy, When
 from tests.predictions.slices import LEAF, content, detached, make_owners, publish, table
 from ts_forecast.db import migrate
 from ts_forecast.db.embedded import data_folder, start_embedded, stop_embedded
@@ -54,6 +54,13 @@ def slice_of(engine: Engine) -> Engine:
     make_owners(engine)
     publish(engine, table(300))
     return engine
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for a socket, whose path must stay short."""
+    with tempfile.TemporaryDirectory(prefix="proxy-", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @contextmanager
@@ -154,13 +161,17 @@ def test_publish_slice__lock_is_lost_and_another_publishes__one_of_both_stands(
     next_writer_publishes(slice_of)
 
 
-@pytest.mark.parametrize("is_answer_lost", [True, False])
+@pytest.mark.parametrize("when", [When.BEFORE_THE_ANSWER, When.BEFORE_COMMIT_ARRIVES])
 def test_publish_slice__connection_lost_around_the_commit__says_what_readers_see(
-    slice_of: Engine, tmp_path: Path, is_answer_lost: bool
+    slice_of: Engine, short_folder: Path, when: When
 ) -> None:
-    with Proxy(slice_of.url, "FOR VALUES IN", is_answer_lost) as proxy:
-        through = create_our_engine(proxy.url)
-        if is_answer_lost:
+    is_committed = when is When.BEFORE_THE_ANSWER
+    with CuttingProxy(Path(str(slice_of.url.query["host"])), short_folder) as proxy:
+        url = slice_of.url.update_query_dict({"host": str(short_folder)})
+        through = create_our_engine(url.render_as_string(hide_password=False))
+        # What only the swap says.
+        proxy.cut_next_commit(when, only_after=f"ATTACH PARTITION {LEAF} ")
+        if is_committed:
             assert publish(through, table(500, 2.0)).changed
         else:
             with pytest.raises(PublishError, match="still see the previous one"):
@@ -168,7 +179,7 @@ def test_publish_slice__connection_lost_around_the_commit__says_what_readers_see
         assert proxy.cuts == 1
         through.dispose()
 
-    assert content(slice_of) == (NEW if is_answer_lost else OLD)
+    assert content(slice_of) == (NEW if is_committed else OLD)
     publish(slice_of, table(300))
     next_writer_publishes(slice_of)
 

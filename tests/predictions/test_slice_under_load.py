@@ -14,10 +14,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from tests.predictions.slices import LEAF, QUARTER, count, detached, make_owners, publish, table
-from ts_forecast.db import partitions
+from ts_forecast.db import partitions, short_locks
 from ts_forecast.db.engine import transaction
 from ts_forecast.errors import PublishError
-from ts_forecast.predictions import slice as slice_module
 from ts_forecast.predictions.slice import slice_version
 
 
@@ -106,7 +105,7 @@ def test_publish_slice__tables_are_written_in_either_order__nobody_is_shot(
 def test_publish_slice__leaf_is_vacuumed__waits_for_it_and_keeps_no_reader_waiting(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slice_module, "_ATTEMPTS", 1)
+    monkeypatch.setattr(short_locks, "ATTEMPTS", 1)
     publish(engine, table(3000))
     waits = list[float]()
 
@@ -141,7 +140,7 @@ def test_publish_slice__leaf_is_vacuumed__waits_for_it_and_keeps_no_reader_waiti
 def test_publish_slice__backup_runs__publishes_all_the_same(
     engine: Engine, is_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slice_module, "_ATTEMPTS", 2)
+    monkeypatch.setattr(short_locks, "ATTEMPTS", 2)
     if not is_first:
         publish(engine, table(300))
     with backup(engine):
@@ -161,12 +160,12 @@ def test_publish_slice__backup_runs__publishes_all_the_same(
 def test_publish_slice__writer_keeps_runs_locked__leaves_the_old_one(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slice_module, "_ATTEMPTS", 2)
+    monkeypatch.setattr(short_locks, "ATTEMPTS", 2)
     publish(engine, table(300))
     with engine.connect() as other:
         other.execute(text("UPDATE runs SET run_description = 'x'"))
 
-        with pytest.raises(PublishError, match=r"keeps a lock.*pg_stat_activity"):
+        with pytest.raises(PublishError, match=r"another session kept its lock.*db activity"):
             publish(engine, table(400, 1.0))
 
         with engine.connect() as connection:

@@ -42,6 +42,8 @@ def replace_rows(
         table,
         data,
         before=[
+            # Two at once would each delete what it sees and leave the rows of both.
+            f'LOCK TABLE "{table}" IN SHARE ROW EXCLUSIVE MODE',
             f'DELETE FROM "{table}"',
             f"""COMMENT ON TABLE "{table}" IS '{comment}'""",
             *before,
@@ -53,13 +55,20 @@ def read_arrow(engine: Engine, query: str, parameters: Sequence[Any] = ()) -> pa
     """The result of a query whose parameters are written ``$1, $2, …``.
 
     NUMERIC columns must be cast to float8 in the query: ADBC reads them as text.
+
+    Raises:
+        DatabaseError: the database does not answer, refused the query, or ended the connection.
     """
     import adbc_driver_postgresql.dbapi as adbc
+    from adbc_driver_manager import Error
 
-    with adbc.connect(_address(engine)) as connection, connection.cursor() as cursor:
-        cursor.execute(query, parameters=list(parameters) or None)
-        result: pa.Table = cursor.fetch_arrow_table()
-        return result.replace_schema_metadata(None)
+    try:
+        with adbc.connect(_address(engine)) as connection, connection.cursor() as cursor:
+            cursor.execute(query, parameters=list(parameters) or None)
+            result: pa.Table = cursor.fetch_arrow_table()
+            return result.replace_schema_metadata(None)
+    except Error as error:
+        raise DatabaseError(f"PostgreSQL refused to read: {_one_line(error)}.") from error
 
 
 def _ingest(engine: Engine, table: str, data: pa.Table, *, before: Sequence[str]) -> None:
@@ -74,9 +83,11 @@ def _ingest(engine: Engine, table: str, data: pa.Table, *, before: Sequence[str]
                 cursor.adbc_ingest(table, data, mode="append")
             connection.commit()
     except Error as error:
-        raise DatabaseError(
-            f"PostgreSQL refused rows for {table}: {' '.join(str(error).split())}."
-        ) from error
+        raise DatabaseError(f"PostgreSQL refused rows for {table}: {_one_line(error)}.") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _address(engine: Engine) -> str:

@@ -6,6 +6,8 @@ Names and DDL. Filling a leaf and swapping it in is ``predictions.slice``. Table
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +19,6 @@ from ts_forecast.quarters import Quarter
 PARENT = "predictions"
 _KEY = "experiment_id, model_id, unique_id, prediction_date, horizon"
 _REFERENCES = {"experiment_id": "experiments", "run_id": "runs", "model_id": "models"}
-# Whoever trains writes models before the run that made them.
 _REFERENCED = ("models", "runs", "experiments")
 _VACUUM_MS, _LOCK_MS = 3000, 50
 
@@ -75,7 +76,6 @@ def lock_for_change(
     connection: Connection,
     mode: Literal["SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"],
     *tables: str,
-    attempt: int = 0,
 ) -> None:
     """Lock what the foreign keys of partitions refer to, and partitions, until the transaction ends.
 
@@ -88,19 +88,33 @@ def lock_for_change(
         mode: ``ACCESS EXCLUSIVE`` to attach a leaf that has foreign keys of its own, which become the
             parent's, or to drop one; else the other, which lets readers through.
         tables: partitions, locked after what they refer to, as readers do.
-        attempt: every other one locks in the opposite order, for writers who do.
 
     Raises:
-        OperationalError: another kept a lock.
+        OperationalError: another kept a lock; ``with_short_locks`` tries again.
     """
-    referenced = _REFERENCED[:: -1 if attempt % 2 else 1]
-    names = ", ".join(f"ONLY {name}" for name in (*referenced, *tables))
+    names = [*_REFERENCED, *tables]
     connection.execute(text(f"SET LOCAL lock_timeout = {_VACUUM_MS}"))
-    connection.execute(text(f"LOCK TABLE {names} IN SHARE UPDATE EXCLUSIVE MODE"))
-    connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
-    connection.execute(text(f"SET LOCAL statement_timeout = {_LOCK_MS}"))
-    connection.execute(text(f"LOCK TABLE {names} IN {mode} MODE"))
-    connection.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
+    everything = ", ".join(f"ONLY {name}" for name in names)
+    connection.execute(text(f"LOCK TABLE {everything} IN SHARE UPDATE EXCLUSIVE MODE"))
+    # Writers lock in either order: who meets one at every attempt must not always lose.
+    first = random.choice((_REFERENCED, _REFERENCED[::-1]))
+    _at_once(connection, [step for name in (*first, *tables) for step in _lock_until(name, mode)])
+
+
+def _lock_until(name: str, mode: str) -> tuple[str, str]:
+    left = f"greatest(1, {_LOCK_MS} - round(1000 * extract(epoch FROM clock_timestamp() - begun)))"
+    return (
+        f"PERFORM set_config('lock_timeout', {left}::integer::text, true)",
+        f"LOCK TABLE ONLY {name} IN {mode} MODE",
+    )
+
+
+def _at_once(connection: Connection, statements: Sequence[str]) -> None:
+    """In one way to the server: whoever waits for its locks does not wait for our turns."""
+    block = "; ".join(statements)
+    connection.execute(
+        text(f"DO $$ DECLARE begun timestamptz := clock_timestamp(); BEGIN {block}; END $$")
+    )
 
 
 def ensure_quarter(connection: Connection, quarter: Quarter) -> str:
@@ -187,17 +201,39 @@ def attach_leaf(connection: Connection, quarter: Quarter, name: str, experiment_
     )
 
 
-def detach_leaf(connection: Connection, quarter: Quarter, name: str) -> None:
-    """Take a leaf out of readers' sight; waits for those that are reading the quarter."""
-    connection.execute(text(f"ALTER TABLE {quarter_table(quarter)} DETACH PARTITION {name}"))
+def swap_leaf(
+    connection: Connection, quarter: Quarter, experiment_id: int, offline: str, retired: str
+) -> None:
+    """Let a finished leaf take the place of the attached one, if there is one, which is renamed.
+
+    The caller has locked all tables that this changes. The retired leaf loses its foreign keys, so that
+    dropping it locks nothing but itself.
+    """
+    name, parent = leaf_table(quarter, experiment_id), quarter_table(quarter)
+    statements = [
+        f"ALTER TABLE {offline} RENAME TO {name}",
+        f"ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES IN ({experiment_id})",
+    ]
+    if is_attached(connection, name):
+        statements = [
+            f"ALTER TABLE {parent} DETACH PARTITION {name}",
+            f"ALTER TABLE {name} RENAME TO {retired}",
+            *_without_references(retired),
+            *statements,
+        ]
+    _at_once(connection, statements)
 
 
 def unreference_leaf(connection: Connection, name: str) -> None:
-    """Take a detached leaf's foreign keys away, so that dropping it locks nothing but itself."""
-    for column in _REFERENCES:
-        connection.execute(
-            text(f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS fk_{PARENT}_{column}")
-        )
+    """Take a detached leaf's foreign keys away."""
+    _at_once(connection, _without_references(name))
+
+
+def _without_references(name: str) -> list[str]:
+    return [
+        f"ALTER TABLE {name} DROP CONSTRAINT IF EXISTS fk_{PARENT}_{column}"
+        for column in _REFERENCES
+    ]
 
 
 def is_referencing(connection: Connection, name: str) -> bool:

@@ -10,34 +10,31 @@ makes all later comers wait behind it.
 
 from __future__ import annotations
 
-import random
 import secrets
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from ts_forecast.db import partitions
 from ts_forecast.db.arrow import append_rows, read_arrow, replace_rows
 from ts_forecast.db.engine import exclusive
-from ts_forecast.errors import DatabaseError, PublishError
+from ts_forecast.db.short_locks import with_short_locks
+from ts_forecast.errors import DatabaseError, LockedError, PublishError
 from ts_forecast.predictions.slice_rows import PREDICTION_SCHEMA, checked_rows, content_hash
 from ts_forecast.quarters import Quarter
 
 __all__ = ["PREDICTION_SCHEMA", "Published", "SliceVersion", "publish_slice", "read_slice"]
 __all__ += ["slice_version"]
 
-_ATTEMPTS = 12
 _CLEARING_ATTEMPTS = 3
-# Lock not available, query cancelled (all locks in one statement took too long), deadlock.
-_NOT_NOW = ("55P03", "57014", "40P01")
-_Change = Callable[[Connection, int], None]
+_SHARED = "predictions, models, runs or experiments"
 
 
 @dataclass(frozen=True)
@@ -190,35 +187,30 @@ def _publish(
     full = full.append_column("run_id", pa.repeat(pa.scalar(new.run_id), rows.num_rows))
     audit = _audit_statement(leaf, standing, new)
 
-    def swap(work: Connection, attempt: int) -> None:
-        changed = [table, leaf] if partitions.is_attached(work, leaf) else [table]
-        partitions.lock_for_change(work, "ACCESS EXCLUSIVE", *changed, attempt=attempt)
-        if leaf in changed:
-            partitions.detach_leaf(work, quarter, leaf)
-            work.execute(text(f"ALTER TABLE {leaf} RENAME TO {retired}"))
-            partitions.unreference_leaf(work, retired)
-        work.execute(text(f"ALTER TABLE {offline} RENAME TO {leaf}"))
-        partitions.attach_leaf(work, quarter, leaf, experiment_id)
+    def swap(work: Connection) -> None:
         work.execute(text(audit))
+        changed = [table, leaf] if partitions.is_attached(work, leaf) else [table]
+        partitions.lock_for_change(work, "ACCESS EXCLUSIVE", *changed)
+        partitions.swap_leaf(work, quarter, experiment_id, offline, retired)
 
-    def attach_empty(work: Connection, attempt: int) -> None:
+    def attach_empty(work: Connection) -> None:
         if not partitions.is_attached(work, leaf):
-            partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE", attempt=attempt)
+            partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE")
             partitions.create_detached_leaf(work, leaf)
             partitions.attach_leaf(work, quarter, leaf, experiment_id)
 
-    def ensure_quarter(work: Connection, attempt: int) -> None:
+    def ensure_quarter(work: Connection) -> None:
         if not partitions.is_attached(work, table):
-            partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE", attempt=attempt)
+            partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE")
             partitions.ensure_quarter(work, quarter)
 
-    def reference(work: Connection, attempt: int) -> None:
-        partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE", attempt=attempt)
+    def reference(work: Connection) -> None:
+        partitions.lock_for_change(work, "SHARE ROW EXCLUSIVE")
         partitions.reference_leaf(work, offline)
 
     _clear_orphans(engine, quarter, experiment_id)
     with exclusive(engine, "quarter", table):
-        _insist(engine, ensure_quarter)
+        with_short_locks(engine, ensure_quarter, subject=_SHARED)
     try:
         with engine.begin() as work:
             partitions.refuse_detached(work, leaf)
@@ -226,13 +218,15 @@ def _publish(
         append_rows(engine, offline, full)
         with engine.begin() as work:
             partitions.finish_leaf(work, offline, quarter, experiment_id, new.mark)
-        _insist(engine, reference)
+        with_short_locks(engine, reference, subject=_SHARED)
         with engine.begin() as work:
             partitions.validate_leaf(work, offline)
-        if not _changed(engine, swap, _ATTEMPTS):
+        try:
+            with_short_locks(engine, swap, subject=_SHARED)
+        except LockedError:
             # Somebody reads all the while, a backup say: replace the rows under them. An empty leaf
             # can be attached, for it takes its foreign keys from the parent and locks no reader out.
-            _insist(engine, attach_empty)
+            with_short_locks(engine, attach_empty, subject=_SHARED)
             with engine.begin() as work:
                 work.execute(text(f"ALTER TABLE {offline} RENAME TO {retired}"))
             replace_rows(engine, leaf, full, comment=new.mark, before=[audit])
@@ -246,29 +240,6 @@ def _audit_statement(leaf: str, standing: SliceVersion | None, new: SliceVersion
     return f"SELECT audit.log_slice('{leaf}', {new.run_id}, {old}, '{new.mark}')"
 
 
-def _insist(engine: Engine, change: _Change) -> None:
-    if not _changed(engine, change, _ATTEMPTS):
-        raise PublishError(
-            "The slice was not published: another session keeps a lock on predictions, experiments, "
-            "runs or models.",
-            remedy="Find it in pg_stat_activity and end it; then materialize predictions again.",
-        )
-
-
-def _changed(engine: Engine, change: _Change, attempts: int) -> bool:
-    """Change tables that others use; False if they kept their locks through all attempts."""
-    for attempt in range(attempts):
-        try:
-            with engine.begin() as work:
-                change(work, attempt)
-            return True
-        except OperationalError as error:
-            if getattr(error.orig, "sqlstate", None) not in _NOT_NOW:
-                raise
-            time.sleep(random.uniform(0.05, 0.2) * (attempt + 1))
-    return False
-
-
 def _clear_orphans(engine: Engine, quarter: Quarter, experiment_id: int) -> None:
     """Drop leaves that were retired, and those that this slice's writers did not finish.
 
@@ -277,16 +248,13 @@ def _clear_orphans(engine: Engine, quarter: Quarter, experiment_id: int) -> None
     with engine.connect() as connection:
         names = partitions.orphans(connection, quarter, experiment_id)
 
-    def unreference(name: str, work: Connection, attempt: int) -> None:
+    def unreference(name: str, work: Connection) -> None:
         if partitions.is_referencing(work, name):
-            partitions.lock_for_change(work, "ACCESS EXCLUSIVE", name, attempt=attempt)
+            partitions.lock_for_change(work, "ACCESS EXCLUSIVE", name)
             partitions.unreference_leaf(work, name)
-
-    def drop(name: str, work: Connection, attempt: int) -> None:
-        work.execute(text("SET LOCAL lock_timeout = '100ms'"))
-        partitions.drop(work, name)
 
     for name in names:
         # Apart: a commit that deletes files takes its time, and nobody should wait for it.
-        if _changed(engine, partial(unreference, name), _CLEARING_ATTEMPTS):
-            _changed(engine, partial(drop, name), _CLEARING_ATTEMPTS)
+        for change in (partial(unreference, name), partial(partitions.drop, name=name)):
+            with suppress(LockedError):
+                with_short_locks(engine, change, subject=name, attempts=_CLEARING_ATTEMPTS)
