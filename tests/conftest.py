@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,12 @@ os.environ["LOG_TO_DATABASE"] = "false"
 # A busy host is no fault of ours: pytest-timeout bounds each test, nothing bounds one example.
 hypothesis.settings.register_profile("ts_forecast", deadline=None)
 hypothesis.settings.load_profile("ts_forecast")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Take Ctrl-C and hand it on to children, also where a shell started us in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

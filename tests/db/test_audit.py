@@ -45,7 +45,11 @@ def test_log_changes__insert_update_delete__values_before_and_after(engine: Engi
         "SELECT set_config('app.current_user', 'alice', true)",
         "UPDATE experiments SET experiment_description = 'x' WHERE experiment_name = 'shop'",
     )
-    change(engine, "DELETE FROM experiments WHERE experiment_name = 'grid'")
+    change(
+        engine,
+        "SELECT set_config('app.current_user', '', true)",
+        "DELETE FROM experiments WHERE experiment_name = 'grid'",
+    )
 
     first, second, update, delete = records(engine, "experiments")
     assert [first["new_values"]["experiment_name"], second["record_id"]] == ["shop", 2]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from sqlalchemy import text
 from assets.backfill import Webserver
 from tests.end_to_end.problems import content, sales
 from ts_forecast.db.database import open_database
-from ts_forecast.db.embedded import stop_embedded
+from ts_forecast.db.embedded import data_folder, stop_embedded
 from ts_forecast.settings import Settings
 
 pytestmark = pytest.mark.timeout(420)
@@ -252,17 +253,11 @@ def test_ui__real_browser__shows_the_graph_and_a_slice(
 
 def test_webserver__killed_embedded_server__is_started_again(backfilled: Deployment) -> None:
     before = backfilled.rows("SELECT count(*) FROM predictions")
-    postmaster = int(backfilled.rows("SELECT pg_backend_pid()")[0][0])
-    parent = psutil.Process(postmaster) if psutil.pid_exists(postmaster) else None
-    candidates = [
-        process
-        for process in psutil.process_iter(["name", "cmdline"])
-        if process.info["name"] == "postgres"
-        and str(backfilled.settings.home) in " ".join(process.info["cmdline"] or [])
-    ]
-    assert candidates or parent is not None
-    for process in candidates:
-        process.kill()
+    pid_file = data_folder(backfilled.settings) / "postmaster.pid"
+    postmaster = psutil.Process(int(pid_file.read_text().split()[0]))
+    for process in [postmaster, *postmaster.children()]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
     deadline = time.monotonic() + 60
     while True:

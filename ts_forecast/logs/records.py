@@ -52,8 +52,14 @@ class Fields:
 def fields_of(record: logging.LogRecord, mask: Masker) -> Fields:
     """The fields of a record; never raises for what was logged."""
     exception_type, stack = _exception(record)
-    extra = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
-    rewritten = extra.pop(_REWRITTEN, None)
+    rewritten = record.__dict__.get(_REWRITTEN)
+    # What libraries note on every record for themselves (ray does) starts with an underscore.
+    extra = {
+        key: value
+        for key, value in record.__dict__.items()
+        if key not in _STANDARD and not key.startswith("_")
+    }
+    extra.pop(_REWRITTEN, None)
     if isinstance(rewritten, Mapping):
         told = {"dagster_run": rewritten.get("run_id"), "step": rewritten.get("step_key")}
         extra = {key: value for key, value in told.items() if value is not None} | extra
