@@ -19,10 +19,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from tests.db.cutting_proxy import CuttingProxy, When
-from ts_forecast.db import retry
+from ts_forecast.db import commit
 from ts_forecast.db.arrow import read_arrow
 from ts_forecast.db.engine import create_engine, transaction
-from ts_forecast.db.retry import Patience, in_transaction, is_connection_loss, may_repeat
+from ts_forecast.db.faults import is_connection_loss, may_repeat
+from ts_forecast.db.retry import Patience, in_transaction
 from ts_forecast.errors import CommitUnknownError
 from ts_forecast.settings import Settings
 
@@ -303,7 +304,7 @@ def test_in_transaction__backend_does_not_notice_the_cut__is_ended_and_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A network that swallows packets: the backend waits in its transaction for a COMMIT."""
-    monkeypatch.setattr(retry, "_ABANDONED_SECONDS", 0.3)
+    monkeypatch.setattr(commit, "_ABANDONED_SECONDS", 0.3)
     calls: list[int] = []
 
     def work(session: Session) -> None:
@@ -335,7 +336,7 @@ def test_in_transaction__nothing_written_and_commit_cut__is_repeated_unasked(
 def test_in_transaction__server_cannot_say__raises_and_does_not_repeat(
     shelf: Engine, proxy: CuttingProxy, through_proxy: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "_LONGEST_COMMIT_SECONDS", 0.5)
+    monkeypatch.setattr(commit, "_LONGEST_SECONDS", 0.5)
     calls: list[int] = []
 
     def work(session: Session) -> None:
