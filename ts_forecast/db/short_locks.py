@@ -21,8 +21,8 @@ from ts_forecast.errors import LockedError
 LOCK_TIMEOUT_MS = 100
 ATTEMPTS = 12
 _VACUUM_MS = 3000
-# Lock not available, query cancelled (lock_for_change had no time left), deadlock.
-_NOT_NOW = ("55P03", "57014", "40P01")
+# Lock not available, deadlock.
+_NOT_NOW = ("55P03", "40P01")
 Mode = Literal["SHARE UPDATE EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"]
 Result = TypeVar("Result")
 
