@@ -71,6 +71,10 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
         "LOG_FORMAT": settings.log_format,
         "LOG_TO_DATABASE": str(settings.log_to_database).lower(),
         "TS_FORECAST_USER": settings.user,
+        "DATABASE_POOL_SIZE": str(settings.database_pool_size),
+        "DATABASE_MAX_OVERFLOW": str(settings.database_max_overflow),
+        "DATABASE_POOL_TIMEOUT": str(settings.database_pool_timeout),
+        "DATABASE_ECHO": str(settings.database_echo).lower(),
         "ENABLE_GPU": str(settings.enable_gpu).lower(),
         "MAX_PARALLEL_RUNS": str(settings.max_parallel_runs),
         # Results depend on the order of a set in neuralforecast.
