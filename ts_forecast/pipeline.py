@@ -136,6 +136,23 @@ class ModelSpec(Strict):
         return self.model_copy(update={**update, "search_space": None, "search": None})
 
 
+class ChampionRule(Strict):
+    """How a pipeline's champion of a quarter is chosen, from the quarters before it."""
+
+    metric: Literal[Metric, "mqloss", "scaled_crps"] | None = Field(
+        None, description="What is smallest for the best; default: the first of `metrics`."
+    )
+    quarters: int = Field(4, ge=1, le=40, description="Quarters before it that count.")
+    margin: float = Field(
+        0.02,
+        ge=0,
+        le=10,
+        description="A model that is worse than the current champion by more than this part is "
+        "refused.",
+    )
+    approval: bool = Field(False, description="Whether a person must let a champion go on.")
+
+
 class Pipeline(Strict):
     """A forecasting problem. One ``experiments`` row.
 
@@ -169,6 +186,9 @@ class Pipeline(Strict):
         (), description="Prediction intervals in percent; the first fills lower_bound, upper_bound."
     )
     metrics: tuple[Metric, ...] = Field(("mae", "rmse", "smape", "mase"), min_length=1)
+    champion: ChampionRule = Field(
+        default_factory=ChampionRule, description="How the champion of a quarter is chosen."
+    )
     seed: int = Field(1, ge=0, le=2**31 - 1)
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
 
@@ -231,7 +251,18 @@ class Pipeline(Strict):
         for model in self.models:
             self._check_exogenous(model)
             self._check_search(model)
+        self._check_champion()
         return self
+
+    def _check_champion(self) -> None:
+        metric = self.champion.metric
+        if metric in OF_QUANTILES:
+            if not self.levels:
+                raise ValueError(f"champion.metric: {metric} needs `levels`")
+        elif metric is not None and metric not in self.metrics:
+            raise ValueError(
+                f"champion.metric: found {metric!r}, allowed: {', '.join(self.metrics)}"
+            )
 
     def _check_search(self, model: ModelSpec) -> None:
         search = model.search
@@ -317,6 +348,11 @@ class Pipeline(Strict):
     def first_quarter(self) -> Quarter:
         """The quarter of ``start``."""
         return Quarter.of(self.start)
+
+    @property
+    def champion_metric(self) -> str:
+        """The metric that the champion is chosen by."""
+        return self.champion.metric or self.metrics[0]
 
     @property
     def baseline_model(self) -> ModelSpec | None:
