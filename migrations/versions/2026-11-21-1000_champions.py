@@ -3,7 +3,7 @@
 A registered version is of one quarter; its row says which, so that an index can keep two from being in
 production. A trigger takes it from the model, whoever writes: the code before this names neither column,
 and who may write one pipeline must not take the place of another's champion. Where somebody put several
-into production by hand, the last deployed stays.
+into production by hand, the last deployed stays. Ensembles are models of our own: ``framework`` may say so.
 
 It is VERY important that a migration does not hold a lock for long and does not break the version of
 the code before it: lock_timeout is set in env.py; build indexes CONCURRENTLY on filled tables.
@@ -19,6 +19,16 @@ down_revision: str | None = "0011"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+_FRAMEWORKS = (
+    "neuralforecast",
+    "statsforecast",
+    "pytorch",
+    "tensorflow",
+    "sklearn",
+    "darts",
+    "gluonts",
+    "prophet",
+)
 _FUNCTION = """
     CREATE FUNCTION place_registered_model() RETURNS trigger
     LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
@@ -98,7 +108,9 @@ def upgrade() -> None:
         "COMMENT ON VIEW v_champion_forecasts IS 'Forecasts of the version in production of each "
         "pipeline and quarter; name experiment_id and prediction_date, or all partitions are read.'"
     )
+    _allow_frameworks(*_FRAMEWORKS, "ts_forecast")
     with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE models VALIDATE CONSTRAINT ck_models_framework")
         op.execute(
             "ALTER TABLE model_registry ADD CONSTRAINT fk_model_registry_experiment_id "
             "FOREIGN KEY (experiment_id) REFERENCES experiments (experiment_id) "
@@ -113,7 +125,18 @@ def upgrade() -> None:
         op.execute("SET lock_timeout = '5s'")
 
 
+def _allow_frameworks(*names: str) -> None:
+    listed = ", ".join(f"'{name}'" for name in names)
+    # Not of the rows that are there: reading them all would hold the lock.
+    op.execute("ALTER TABLE models DROP CONSTRAINT ck_models_framework")
+    op.execute(
+        "ALTER TABLE models ADD CONSTRAINT ck_models_framework "
+        f"CHECK (framework IN ({listed})) NOT VALID"
+    )
+
+
 def downgrade() -> None:
+    _allow_frameworks(*_FRAMEWORKS)
     op.execute("DROP VIEW v_champion_forecasts")
     op.execute("DROP TRIGGER place_registered_model ON model_registry")
     op.execute("DROP FUNCTION place_registered_model")

@@ -12,12 +12,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ts_forecast.evaluation.leaderboard import leaderboard, quarter_accuracy
+from ts_forecast.evaluation.leaderboard import quarter_accuracy
 from ts_forecast.evaluation.scoring import ALL
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
@@ -33,6 +32,7 @@ from ts_forecast.registry.stages import (
 from ts_forecast.tables.registry import RegisteredModel
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.runs import current_run
+from ts_forecast.training.past_errors import complete_means, past_errors
 from ts_forecast.training.quarter import trained_model
 
 Outcome = Literal["promoted", "kept", "waiting", "refused", "none"]
@@ -62,19 +62,6 @@ class ChampionChoice:
     scores: pd.DataFrame = field(repr=False)
 
 
-def past_errors(
-    session: Session, experiment_id: int, quarter: Quarter, *, metric: str, quarters: int
-) -> pd.DataFrame:
-    """Errors of the last so many quarters before a quarter: a row a quarter, a column a model.
-
-    The means over series of standing evaluations, over all horizons; a bias without its sign. Empty if
-    none of them was scored.
-    """
-    before = [quarter.shift(-back) for back in range(quarters, 0, -1)]
-    board = leaderboard(session, experiment_id, before, metric)
-    return board.pivot(index="quarter", columns="model", values="mean").abs()
-
-
 def choose_champion(
     session: Session,
     pipeline: Pipeline,
@@ -100,15 +87,9 @@ def choose_champion(
     versions = lock_quarter(session, experiment_id, quarter.start.date())
     current = next((one for one in versions if one.current_stage == "production"), None)
     pinned = current if current is not None and is_pinned(current) and not overrule else None
-    errors = past_errors(
-        session,
-        experiment_id,
-        quarter,
-        metric=pipeline.champion_metric,
-        quarters=pipeline.champion.quarters,
-    )
+    errors = past_errors(session, pipeline, experiment_id, quarter)
     standing = _standing_versions(session, pipeline, experiment_id, quarter, versions)
-    means = _complete_means(errors)
+    means = complete_means(errors)
     names = [spec.name for spec in pipeline.models]
     notes = {
         name: _why_not(name, standing, means, passed_checks, pipeline, pinned) for name in names
@@ -170,15 +151,6 @@ def record_production_metrics(session: Session, experiment_id: int, quarter: Qua
     measured = dict(zip(own["metric"].tolist(), own["mean"].tolist(), strict=True))
     if champion.production_metrics != measured:
         champion.production_metrics = measured
-
-
-def _complete_means(errors: pd.DataFrame) -> dict[str, float]:
-    """Mean errors of the models that were scored in every quarter that counts."""
-    return {
-        str(name): float(np.mean(column.to_numpy(float)))
-        for name, column in errors.items()
-        if column.notna().all()
-    }
 
 
 def _standing_versions(
