@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from assets.champion import build_champion, registry_decision
 from assets.datasets import build_dataset_assets
 from assets.maintenance import database_maintenance, maintenance_schedule
 from assets.predictions import build_predictions
@@ -23,12 +24,13 @@ from ts_forecast.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dg.Definitions:
-    """Assets and a job of every pipeline, the upkeep of the database, its resource, the GPU executor."""
+    """Assets and a job of every pipeline, the database's upkeep and registry, the GPU executor."""
     assets: list[dg.AssetsDefinition] = []
     for pipeline in pipelines.values():
         assets += build_dataset_assets(pipeline)
         assets += build_trained_models(pipeline)
         assets += [build_predictions(pipeline), build_metric_summaries(pipeline)]
+        assets.append(build_champion(pipeline))
     jobs = [
         dg.define_asset_job(
             job_name(name),
@@ -39,7 +41,7 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
     ]
     return dg.Definitions(
         assets=assets,
-        jobs=[*jobs, database_maintenance],
+        jobs=[*jobs, database_maintenance, registry_decision],
         schedules=[maintenance_schedule],
         resources={"postgres": postgres_resource(settings)},
         executor=gpu_executor,

@@ -16,6 +16,7 @@ from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.search.trials import choose_parameters, trial_table
 from ts_forecast.search_space import Space
+from ts_forecast.training.ensemble import train_ensemble
 from ts_forecast.training.quarter import loss_curves, train_quarter
 
 
@@ -27,11 +28,14 @@ def build_trained_models(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
 def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefinition:
     @dg.asset(
         key=[pipeline.name, "trained_models", spec.name],
-        deps=[dg.AssetKey([pipeline.name, "datasets"])],
+        deps=[
+            dg.AssetKey([pipeline.name, "datasets"]),
+            *(dg.AssetKey([pipeline.name, "trained_models", name]) for name in spec.of),
+        ],
         partitions_def=quarterly_partitions(pipeline),
         backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
-        pool=GPU_POOL,
-        kinds={"pytorch" if spec.kind.is_neural else "scikitlearn", "postgres"},
+        pool=GPU_POOL if spec.ensemble is None else None,
+        kinds=_kinds(spec),
         tags={"model": spec.model, "framework": spec.kind.framework},
         description=_description(pipeline, spec),
         metadata=_definition_metadata(spec),
@@ -41,15 +45,11 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> dg.MaterializeResult[None]:
         def train(quarter: Quarter) -> dict[str, Any]:
-            outcome = train_quarter(
-                postgres.engine,
-                postgres.settings,
-                pipeline,
-                spec,
-                quarter,
-                force=config.force,
-                choose=choose_parameters,
-            )
+            where = (postgres.engine, postgres.settings, pipeline, spec, quarter)
+            if spec.ensemble is not None:
+                outcome = train_ensemble(*where, force=config.force)
+            else:
+                outcome = train_quarter(*where, force=config.force, choose=choose_parameters)
             metadata: dict[str, Any] = {
                 "quarter": quarter.label,
                 "reused": outcome.reused,
@@ -63,6 +63,7 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
                         "training_seconds": outcome.seconds,
                         "training_samples": outcome.samples,
                         "final_loss": outcome.final_loss,
+                        **{f"weight_{name}": w for name, w in outcome.weights.items()},
                     }
                 ),
             }
@@ -84,7 +85,20 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
     return trained_model
 
 
+def _kinds(spec: ModelSpec) -> set[str]:
+    if spec.ensemble is not None:
+        return {"postgres"}
+    return {"pytorch" if spec.kind.is_neural else "scikitlearn", "postgres"}
+
+
 def _description(pipeline: Pipeline, spec: ModelSpec) -> str:
+    if spec.ensemble is not None:
+        how = {"mean": "The mean", "median": "The median"}.get(
+            spec.ensemble,
+            f"The mean, weighted by the inverse {pipeline.champion_metric} of the "
+            f"{pipeline.champion.quarters} quarters before,",
+        )
+        return f"{how} of {', '.join(spec.of)}, quantile by quantile."
     what = f"{spec.model} that forecasts the quarter, fitted on observations before it only "
     what += f"(the last {pipeline.window_quarters} quarters)."
     if spec.kind.searches is None:

@@ -24,6 +24,7 @@ from ts_forecast.commands import (
     diagnose,
     one_shot,
     pipelines,
+    registry,
     results,
     search_spaces,
     serving,
@@ -60,6 +61,7 @@ for step in database_archive.COMMANDS:
 database.app.add_typer(database_partitions.app, name="partitions")
 app.add_typer(database.app, name="db")
 app.add_typer(pipelines.app, name="pipelines")
+app.add_typer(registry.app, name="registry")
 app.add_typer(search_spaces.app, name="search-spaces")
 app.add_typer(configuration.app, name="config")
 

@@ -86,6 +86,12 @@ class ArtifactError(TsForecastError):
     exit_code = 4
 
 
+class RegistryError(TsForecastError):
+    """No such registered version, or it may not enter that stage; nothing was changed."""
+
+    exit_code = 4
+
+
 class DatabaseError(TsForecastError):
     """The database is unreachable, of another revision, or refused an operation."""
 

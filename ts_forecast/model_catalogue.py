@@ -37,7 +37,7 @@ class ModelKind:
 
     Attributes:
         name: the class name, as in a pipeline file.
-        framework: the library that it comes from; a value of ``models.framework``.
+        framework: the library that it comes from, ``ts_forecast`` for ours; a value of ``models.framework``.
         parameters: the keyword arguments that a pipeline file may set.
         future, historic, static: which exogenous columns it can take.
         multivariate: one forecast uses all series at once.
@@ -47,7 +47,7 @@ class ModelKind:
     """
 
     name: str
-    framework: Literal["neuralforecast", "statsforecast"]
+    framework: Literal["neuralforecast", "statsforecast", "ts_forecast"]
     parameters: tuple[str, ...]
     future: bool
     historic: bool
@@ -60,6 +60,10 @@ class ModelKind:
     def is_neural(self) -> bool:
         """Fitted by gradient descent (neuralforecast) rather than per series (statsforecast)."""
         return self.framework == "neuralforecast"
+
+
+ENSEMBLE = ModelKind("Ensemble", "ts_forecast", (), False, False, False, False)
+"""Forecasts of other models put together; of no library, and so in no catalogue."""
 
 
 @cache

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
-from ts_forecast.model_catalogue import ModelKind, catalogue
+from ts_forecast.model_catalogue import ENSEMBLE, ModelKind, catalogue
 from ts_forecast.pipeline_source import FileFormat as FileFormat
 from ts_forecast.pipeline_source import Source, Strict
 from ts_forecast.quarters import YEARS, Quarter, quarter_range
@@ -28,6 +28,7 @@ _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
 _RESERVED_COLUMNS = {"unique_id", "ds", "y"}
 CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
+Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
 Metric = Literal["mae", "mse", "rmse", "mape", "smape", "mase", "rmsse", "bias"]
 
@@ -63,8 +64,12 @@ class ModelSpec(Strict):
 
     model: str = Field(
         description="Class name in neuralforecast or statsforecast, e.g. NHITS; AutoNHITS searches "
-        "the parameters of NHITS."
+        "the parameters of NHITS. An ensemble has none."
     )
+    ensemble: Blend | None = Field(
+        None, description="Instead of model: how the forecasts of others are put together."
+    )
+    of: tuple[str, ...] = Field((), description="Of an ensemble: names of models, at least two.")
     name: Annotated[str, Field(pattern=_ALIAS)] = Field(
         "",
         validate_default=False,
@@ -88,6 +93,8 @@ class ModelSpec(Strict):
     def _default_name(cls, data: Any) -> Any:
         if isinstance(data, str):
             data = {"model": data}
+        if isinstance(data, dict) and data.get("ensemble") is not None:
+            data = {"model": ENSEMBLE.name, **data}
         if isinstance(data, dict) and "model" in data and not data.get("name"):
             data = {**data, "name": data["model"]}
         return data
@@ -100,6 +107,11 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _is_known(self) -> ModelSpec:
+        if self.ensemble is not None:
+            self._check_ensemble()
+            return self
+        if self.of:
+            raise ValueError("of is of an ensemble; say `ensemble: mean`, median or inverse_error")
         if self.model not in catalogue():
             raise ValueError(
                 f"unknown model {self.model!r}; allowed: {', '.join(sorted(catalogue()))}"
@@ -112,6 +124,14 @@ class ModelSpec(Strict):
             )
         self._check_search()
         return self
+
+    def _check_ensemble(self) -> None:
+        if self.model != ENSEMBLE.name:
+            raise ValueError("an ensemble has no `model`; it is made of those that `of` names")
+        if self.parameters or self.exogenous or self.search_space or self.search:
+            raise ValueError("an ensemble has `ensemble`, `of` and `name`, and nothing else")
+        if len(set(self.of)) < 2 or len(set(self.of)) < len(self.of):
+            raise ValueError("of: at least two different models are wanted")
 
     def _check_search(self) -> None:
         if self.kind.searches is None and (self.search_space or self.search):
@@ -126,7 +146,7 @@ class ModelSpec(Strict):
     @property
     def kind(self) -> ModelKind:
         """What the class can do."""
-        return catalogue()[self.model]
+        return ENSEMBLE if self.ensemble is not None else catalogue()[self.model]
 
     def chosen(self, parameters: dict[str, Any]) -> ModelSpec:
         """What is fitted: of an Auto model, the class that it searches, with these parameters."""
@@ -134,6 +154,23 @@ class ModelSpec(Strict):
             return self
         update = {"model": self.kind.searches, "parameters": parameters}
         return self.model_copy(update={**update, "search_space": None, "search": None})
+
+
+class ChampionRule(Strict):
+    """How a pipeline's champion of a quarter is chosen, from the quarters before it."""
+
+    metric: Literal[Metric, "mqloss", "scaled_crps"] | None = Field(
+        None, description="What is smallest for the best; default: the first of `metrics`."
+    )
+    quarters: int = Field(4, ge=1, le=40, description="Quarters before it that count.")
+    margin: float = Field(
+        0.02,
+        ge=0,
+        le=10,
+        description="A model that is worse than the current champion by more than this part is "
+        "refused.",
+    )
+    approval: bool = Field(False, description="Whether a person must let a champion go on.")
 
 
 class Pipeline(Strict):
@@ -169,6 +206,9 @@ class Pipeline(Strict):
         (), description="Prediction intervals in percent; the first fills lower_bound, upper_bound."
     )
     metrics: tuple[Metric, ...] = Field(("mae", "rmse", "smape", "mase"), min_length=1)
+    champion: ChampionRule = Field(
+        default_factory=ChampionRule, description="How the champion of a quarter is chosen."
+    )
     seed: int = Field(1, ge=0, le=2**31 - 1)
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
 
@@ -228,10 +268,27 @@ class Pipeline(Strict):
             )
         if self.exogenous.static and source.static is None:
             raise ValueError("exogenous.static needs source.static, the file with one row a series")
+        plain = [model.name for model in self.models if model.ensemble is None]
         for model in self.models:
+            if strange := [name for name in model.of if name not in plain]:
+                raise ValueError(
+                    f"models.{model.name}.of: {', '.join(strange)} is no model of this pipeline that "
+                    f"is fitted; allowed: {', '.join(plain)}"
+                )
             self._check_exogenous(model)
             self._check_search(model)
+        self._check_champion()
         return self
+
+    def _check_champion(self) -> None:
+        metric = self.champion.metric
+        if metric in OF_QUANTILES:
+            if not self.levels:
+                raise ValueError(f"champion.metric: {metric} needs `levels`")
+        elif metric is not None and metric not in self.metrics:
+            raise ValueError(
+                f"champion.metric: found {metric!r}, allowed: {', '.join(self.metrics)}"
+            )
 
     def _check_search(self, model: ModelSpec) -> None:
         search = model.search
@@ -317,6 +374,11 @@ class Pipeline(Strict):
     def first_quarter(self) -> Quarter:
         """The quarter of ``start``."""
         return Quarter.of(self.start)
+
+    @property
+    def champion_metric(self) -> str:
+        """The metric that the champion is chosen by."""
+        return self.champion.metric or self.metrics[0]
 
     @property
     def baseline_model(self) -> ModelSpec | None:

@@ -120,6 +120,10 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema of a pipeline file, for editors."""
     schema = Pipeline.model_json_schema()
     schema["required"] = [key for key in schema["required"] if key != "name"]
+    # What an ensemble has instead of a class.
+    entry = schema["$defs"]["ModelSpec"]
+    entry["required"] = [key for key in entry["required"] if key != "model"]
+    entry["anyOf"] = [{"required": ["model"]}, {"required": ["ensemble"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

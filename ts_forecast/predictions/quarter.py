@@ -27,6 +27,7 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.runs import RunKey, find_completed, supersede, tracked_run
+from ts_forecast.training.ensemble import combine, ensemble_fingerprint, load_weights
 from ts_forecast.training.quarter import trained_model, training_fingerprint, training_history
 from ts_forecast.training.search import search_of
 from ts_forecast.training.trainer import load_fitted
@@ -93,12 +94,7 @@ def forecast_quarter(
     published: Published | None = None
     with tracked_run(engine, key, force=force) as run:
         if not run.reused:
-            rows = pa.concat_tables(
-                [
-                    _rows(settings, pipeline, spec, model, panel, plan, issued)
-                    for spec, model in zip(pipeline.models, models, strict=True)
-                ]
-            )
+            rows = _slice_rows(pipeline, models, panel, plan, issued)
             published = publish_slice(
                 engine, experiment_id=experiment, run_id=run.run_id, quarter=quarter, rows=rows
             )
@@ -146,9 +142,12 @@ def slice_is_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> 
     filled = history.filled(pipeline.missing)
     models = []
     for spec in pipeline.models:
-        search = search_of(session, pipeline, spec)
-        payload = None if search is None else search.payload(pipeline, history)
-        mark = training_fingerprint(pipeline, spec, quarter, filled, payload)
+        if spec.ensemble is not None:
+            mark = ensemble_fingerprint(session, pipeline, spec, experiment, quarter)
+        else:
+            search = search_of(session, pipeline, spec)
+            payload = None if search is None else search.payload(pipeline, history)
+            mark = training_fingerprint(pipeline, spec, quarter, filled, payload)
         model = trained_model(session, experiment, spec.name, quarter)
         if model is None or (model.metadata_ or {}).get("fingerprint") != mark:
             return False
@@ -226,20 +225,38 @@ def _fingerprint(pipeline: Pipeline, quarter: Quarter, models: list[Model], pane
     )
 
 
+def _slice_rows(
+    pipeline: Pipeline, models: list[Model], panel: Panel, plan: SlicePlan, issued: Issued
+) -> pa.Table:
+    """Rows of all models, in the order of the pipeline file; ensembles are made of the others."""
+    wanted = {name for spec in pipeline.models for name in spec.of}
+    by_name = dict(zip((spec.name for spec in pipeline.models), models, strict=True))
+    kept: dict[str, np.ndarray] = {}
+    tables: dict[str, pa.Table] = {}
+    for spec in sorted(pipeline.models, key=lambda spec: spec.ensemble is not None):
+        model = by_name[spec.name]
+        folder = Path(model.model_file_path)
+        verify(folder, (model.metadata_ or {})["sha256"])
+        if spec.ensemble is not None:
+            outputs = combine(spec, load_weights(folder), kept)
+        else:
+            fitted = load_fitted(folder, spec.chosen(model.hyperparameters))
+            outputs = forecast_pairs(fitted, pipeline, panel, issued)
+        if spec.name in wanted:
+            kept[spec.name] = outputs
+        tables[spec.name] = _rows(pipeline, model, panel, plan, issued, outputs)
+    return pa.concat_tables([tables[spec.name] for spec in pipeline.models])
+
+
 def _rows(
-    settings: Settings,
     pipeline: Pipeline,
-    spec: ModelSpec,
     model: Model,
     panel: Panel,
     plan: SlicePlan,
     issued: Issued,
+    outputs: np.ndarray,
 ) -> pa.Table:
     """A model's rows of the slice, in ``PREDICTION_SCHEMA``."""
-    folder = Path(model.model_file_path)
-    verify(folder, (model.metadata_ or {})["sha256"])
-    fitted = load_fitted(folder, spec.chosen(model.hyperparameters))
-    outputs = forecast_pairs(fitted, pipeline, panel, issued)
     targets = issued.cutoff[:, None] + np.arange(1, plan.horizon + 1)[None, :]
     pair, step = np.nonzero((targets >= plan.first_target) & (targets <= plan.last_target))
     values = outputs[pair, step]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
+    Date,
     DateTime,
     ForeignKey,
     Index,
@@ -32,6 +33,14 @@ class RegisteredModel(Base):
     registry_id: Mapped[BigId] = mapped_column(comment="Key.")
     model_id: Mapped[int] = mapped_column(
         ForeignKey("models.model_id", ondelete="CASCADE"), comment="The fitted model."
+    )
+    experiment_id: Mapped[int | None] = mapped_column(
+        ForeignKey("experiments.experiment_id", ondelete="CASCADE"),
+        comment="The model's pipeline, which a trigger looks up.",
+    )
+    quarter_start: Mapped[date | None] = mapped_column(
+        Date,
+        comment="First day of the model's quarter, likewise; one version a quarter is in production.",
     )
     registered_model_name: Mapped[Name] = mapped_column(comment="<pipeline>/<model>")
     model_version: Mapped[int] = mapped_column(Integer, comment="Counted up per name.")
@@ -77,6 +86,14 @@ class RegisteredModel(Base):
         Index("idx_registry_model_id", "model_id"),
         Index("idx_registry_name", "registered_model_name"),
         Index("idx_registry_stage", "current_stage"),
+        Index("idx_registry_quarter", "experiment_id", "quarter_start"),
+        Index(
+            "uq_registry_champion",
+            "experiment_id",
+            "quarter_start",
+            unique=True,
+            postgresql_where=text("current_stage = 'production'"),
+        ),
         Index(
             "idx_registry_production",
             "registered_model_name",

@@ -115,6 +115,7 @@ class Model(Base):
                 "darts",
                 "gluonts",
                 "prophet",
+                "ts_forecast",
             ),
             "ck_models_framework",
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class TrainingOutcome:
         seconds: of the fit, when it was made.
         samples: observations that it was fitted on.
         search: of a searched model: its definition, the best value and trial; None of others.
+        weights: of an ensemble: its members'; empty of others.
     """
 
     run_id: int
@@ -58,6 +59,7 @@ class TrainingOutcome:
     samples: int
     final_loss: float | None
     search: dict[str, Any] | None = None
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 def training_history(session: Session, pipeline: Pipeline, quarter: Quarter) -> Panel:
@@ -177,7 +179,7 @@ def train_quarter(
 
     def read(session: Session) -> TrainingOutcome:
         model = session.scalars(select(Model).where(Model.run_id == run.run_id)).one()
-        return _outcome(session, pipeline, quarter, model, mark, reused=run.reused)
+        return outcome_of(session, pipeline, quarter, model, mark, reused=run.reused)
 
     return in_transaction(engine, read, read_only=True)
 
@@ -321,9 +323,14 @@ def _fit_until(pipeline: Pipeline, quarter: Quarter) -> pd.Timestamp:
     return pipeline.grid.timestamps(index)[0]
 
 
-def _outcome(
+def outcome_of(
     session: Session, pipeline: Pipeline, quarter: Quarter, model: Model, mark: str, *, reused: bool
 ) -> TrainingOutcome:
+    """What a model on record says of its training.
+
+    Raises:
+        TrainingError: its files are gone.
+    """
     if not Path(model.model_file_path).exists():
         raise TrainingError(
             f"Pipeline {pipeline.name}, model {model.model_name}, {quarter.label}: its files are gone "
@@ -341,4 +348,5 @@ def _outcome(
         samples=model.training_samples or 0,
         final_loss=(model.metadata_ or {}).get("final_loss"),
         search=(model.metadata_ or {}).get("search"),
+        weights=(model.metadata_ or {}).get("weights", {}),
     )

@@ -1,0 +1,77 @@
+"""The ``champion`` asset over a real run of several quarters: chosen, served, shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dagster as dg
+import pandas as pd
+from sqlalchemy import Engine, text
+
+from assets.champion import build_champion
+from assets.datasets import build_dataset_assets
+from assets.predictions import build_predictions
+from assets.summaries import build_metric_summaries
+from assets.training import build_trained_models
+from resources.postgres import postgres_resource
+from tests.end_to_end.conftest import Problem
+
+KEYS = ["2023-01-01", "2023-04-01", "2023-07-01"]
+MODELS = [{"model": "SeasonalNaive"}, {"model": "HistoricAverage"}]
+
+
+def test_champion__three_quarters_in_a_row__serves_the_best_of_the_past(
+    engine: Engine, make_problem: Callable[..., Problem]
+) -> None:
+    problem = make_problem(models=MODELS, exogenous={}, champion={"quarters": 2})
+    pipeline = problem.pipeline
+    assets = [
+        *build_dataset_assets(pipeline),
+        *build_trained_models(pipeline),
+        build_predictions(pipeline),
+        build_metric_summaries(pipeline),
+        build_champion(pipeline),
+    ]
+
+    shown = {}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for key in KEYS:
+            result = dg.materialize(
+                assets,
+                partition_key=key,
+                instance=instance,
+                resources={"postgres": postgres_resource(problem.settings)},
+            )
+            (event,) = [
+                event
+                for event in result.get_asset_materialization_events()
+                if event.asset_key == dg.AssetKey([pipeline.name, "champion"])
+            ]
+            shown[key] = {
+                name: value.value for name, value in event.materialization.metadata.items()
+            }
+
+    assert shown[KEYS[0]]["outcome"] == "none"
+    served = shown[KEYS[1]]
+    assert (served["outcome"], served["champion"]) == ("promoted", "shop/SeasonalNaive 2")
+    assert served["past_error_SeasonalNaive"] < served["past_error_HistoricAverage"]
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT prediction_date, model_name, actual_value FROM v_champion_forecasts "
+                "WHERE experiment_id = 1"
+            )
+        ).all()
+        measured = connection.scalars(
+            text(
+                "SELECT production_metrics ->> 'mae' FROM model_registry "
+                "WHERE current_stage = 'production' ORDER BY quarter_start"
+            )
+        ).all()
+    frame = pd.DataFrame([tuple(row) for row in rows], columns=["ds", "model", "y"])
+    assert set(frame["model"]) == {"SeasonalNaive"}
+    assert (frame["ds"].min(), frame["ds"].max()) == (
+        pd.Timestamp("2023-04-01"),
+        pd.Timestamp("2023-09-30"),
+    )
+    assert len(measured) == 2 and all(float(one) > 0 for one in measured)

@@ -1,0 +1,177 @@
+"""Ensembles: weights of the past alone, forecasts that are their members' put together, rows as any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+from sqlalchemy import Engine, text
+
+from tests.end_to_end.conftest import Problem
+from ts_forecast.datasets.quarter import ingest_quarters
+from ts_forecast.db.engine import transaction
+from ts_forecast.errors import PipelineError, TrainingError
+from ts_forecast.evaluation.champion import choose_champion
+from ts_forecast.evaluation.leaderboard import leaderboard
+from ts_forecast.evaluation.quarter import score_quarter
+from ts_forecast.predictions.quarter import forecast_quarter, slice_is_current
+from ts_forecast.quarters import Quarter
+from ts_forecast.tables.training import Model
+from ts_forecast.training.ensemble import combine, train_ensemble
+from ts_forecast.training.quarter import TrainingOutcome, train_quarter
+
+MEMBERS = ["SeasonalNaive", "HistoricAverage", "Naive"]
+BLENDS = {"Mean": "mean", "Median": "median", "Blend": "inverse_error"}
+MODELS: list[object] = [
+    {"ensemble": "inverse_error", "of": MEMBERS, "name": "Blend"},
+    *MEMBERS,
+    {"ensemble": "mean", "of": MEMBERS, "name": "Mean"},
+    {"ensemble": "median", "of": MEMBERS, "name": "Median"},
+]
+FIRST, SECOND = Quarter(2023, 1), Quarter(2023, 2)
+EQUAL = pytest.approx(1 / 3)
+
+
+def train(engine: Engine, problem: Problem, quarter: Quarter) -> dict[str, TrainingOutcome]:
+    specs = sorted(problem.pipeline.models, key=lambda spec: spec.ensemble is not None)
+    where = (engine, problem.settings, problem.pipeline)
+    return {
+        spec.name: (train_quarter if spec.ensemble is None else train_ensemble)(
+            *where, spec, quarter
+        )
+        for spec in specs
+    }
+
+
+def whole(engine: Engine, problem: Problem, quarter: Quarter) -> dict[str, TrainingOutcome]:
+    """Train, forecast and score a quarter."""
+    where = (engine, problem.settings, problem.pipeline)
+    ingest_quarters(*where, [*problem.pipeline.window(quarter), quarter])
+    outcomes = train(engine, problem, quarter)
+    forecast_quarter(*where, quarter)
+    score_quarter(*where, quarter)
+    return outcomes
+
+
+def rows(engine: Engine) -> pd.DataFrame:
+    query = (
+        "SELECT model_name, unique_id, prediction_date, horizon, predicted_value, quantiles "
+        "FROM predictions JOIN models USING (model_id)"
+    )
+    with engine.connect() as connection:
+        frame = pd.DataFrame([tuple(row) for row in connection.execute(text(query))])
+    frame.columns = pd.Index(["model", "series", "ds", "h", "point", "quantiles"])
+    return frame.set_index(["model", "series", "ds", "h"]).sort_index()
+
+
+def test_ensemble__two_quarters__is_a_model_everywhere(
+    engine: Engine, make_problem: Callable[..., Problem]
+) -> None:
+    problem = make_problem(models=MODELS, exogenous={}, champion={"quarters": 2})
+    pipeline = problem.pipeline
+    first = whole(engine, problem, FIRST)
+    assert first["Blend"].weights == dict.fromkeys(MEMBERS, EQUAL)  # Nothing was scored before.
+    slice_ = rows(engine)
+    second = whole(engine, problem, SECOND)
+
+    # Forecasts: of each key the members' put together, and quantiles likewise.
+    points = slice_["point"].unstack("model")
+    members = points[MEMBERS].to_numpy()
+    assert np.allclose(points["Mean"], members.mean(axis=1))
+    assert np.allclose(points["Blend"], points["Mean"])
+    assert np.allclose(points["Median"], np.median(members, axis=1))
+    quantiles = {
+        name: np.stack(slice_.loc[name, "quantiles"].to_list()) for name in [*MEMBERS, *BLENDS]
+    }
+    stacked = np.stack([quantiles[name] for name in MEMBERS])
+    assert np.allclose(quantiles["Mean"], stacked.mean(axis=0))
+    assert np.allclose(quantiles["Median"], np.median(stacked, axis=0))
+    assert (np.diff(quantiles["Blend"], axis=1) >= 0).all()
+
+    # Weights: the inverse errors of the quarter before.
+    with transaction(engine) as session:
+        board = leaderboard(session, 1, [FIRST])
+        errors = board.set_index("model")["mean"]
+        assert set(errors.index) == {*MEMBERS, *BLENDS}
+        inverse = 1 / errors[MEMBERS]
+        assert second["Blend"].weights == pytest.approx((inverse / inverse.sum()).to_dict())
+        assert slice_is_current(session, pipeline, SECOND)
+        choice = choose_champion(session, pipeline, SECOND)
+        assert choice.model == errors.idxmin()
+        assert set(choice.scores["model"]) == {*MEMBERS, *BLENDS}
+
+    # Its own quarter's scores are there by now and change nothing; the same ensemble is found.
+    again = train(engine, problem, SECOND)
+    assert all(outcome.reused for outcome in again.values())
+    assert again["Blend"].fingerprint == second["Blend"].fingerprint
+    with transaction(engine) as session:
+        row = session.get_one(Model, second["Blend"].model_id)
+        assert (row.framework, row.model_type) == ("ts_forecast", "Ensemble")
+        assert row.metadata_ is not None
+        assert row.metadata_["scored"] == ["2023-Q1"]
+        sha = (session.get_one(Model, second["Naive"].model_id).metadata_ or {})["sha256"]
+        assert row.metadata_["members"]["Naive"] == sha
+        # The control: a past score that changes makes another ensemble, and the slice is stale.
+        session.execute(
+            text(
+                "UPDATE metric_summaries SET mean_value = 0 WHERE horizon_bucket = 'all' "
+                "AND quarter_start = '2023-01-01' AND model_id = :id"
+            ),
+            {"id": first["Naive"].model_id},
+        )
+    with transaction(engine) as session:
+        assert not slice_is_current(session, pipeline, SECOND)
+    changed = train(engine, problem, SECOND)["Blend"]
+    assert not changed.reused
+    assert changed.weights == {"SeasonalNaive": 0, "HistoricAverage": 0, "Naive": 1}
+
+
+def test_train_ensemble__member_not_trained__says_which(
+    engine: Engine, make_problem: Callable[..., Problem]
+) -> None:
+    problem = make_problem(models=MODELS, exogenous={})
+
+    with pytest.raises(TrainingError, match="trained_models/SeasonalNaive for 2023-01-01"):
+        train_ensemble(
+            engine, problem.settings, problem.pipeline, problem.pipeline.model("Mean"), FIRST
+        )
+
+
+def test_combine__member_without_bounds__gives_the_median_and_no_bounds(
+    make_problem: Callable[..., Problem],
+) -> None:
+    pipeline = make_problem(models=MODELS, exogenous={}).pipeline
+    outputs = {name: np.array([[[1.0, 2.0, 3.0]]]) * (i + 1) for i, name in enumerate(MEMBERS)}
+    outputs["Naive"][..., [0, 2]] = np.nan
+
+    for name in ("Mean", "Median"):
+        combined = combine(pipeline.model(name), dict.fromkeys(MEMBERS, 1 / 3), outputs)
+        assert np.isnan(combined[0, 0, [0, 2]]).all()
+        assert combined[0, 0, 1] == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"ensemble": "mean", "of": ["Naive", "Gone"]}, "Gone is no model of this pipeline"),
+        ({"ensemble": "mean", "of": ["Naive"]}, "at least two different models"),
+        ({"ensemble": "mean", "of": ["Naive", "Naive"]}, "at least two different models"),
+        ({"ensemble": "mean", "of": ["Naive", "Ensemble"]}, "Ensemble is no model"),
+        ({"ensemble": "best", "of": ["Naive", "SeasonalNaive"]}, "ensemble: found 'best'"),
+        ({"ensemble": "mean", "model": "NHITS", "of": ["Naive", "SeasonalNaive"]}, "no `model`"),
+        (
+            {"ensemble": "mean", "of": ["Naive", "SeasonalNaive"], "parameters": {"x": 1}},
+            "nothing else",
+        ),
+        ({"model": "Ensemble"}, "unknown model 'Ensemble'"),
+        ({"model": "WindowAverage", "of": ["Naive", "SeasonalNaive"]}, "of is of an ensemble"),
+        ({"name": "Nothing"}, "model: this key is required"),
+    ],
+)
+def test_pipeline__wrong_ensemble__is_refused(
+    make_problem: Callable[..., Problem], entry: dict[str, object], words: str
+) -> None:
+    with pytest.raises(PipelineError, match=words):
+        make_problem(models=["Naive", "SeasonalNaive", entry], exogenous={})

@@ -1,0 +1,217 @@
+"""Ensembles: the forecasts of other models put together, quantile by quantile.
+
+Training one decides the weights of its members and stores them beside the hashes of the members' files.
+Weights come from the quarters before alone, as far as they are scored when it is trained; where none is,
+members weigh the same. A member that is trained anew, or other scores, make another ensemble.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from ts_forecast.db.retry import in_transaction
+from ts_forecast.errors import TrainingError
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.quarters import Quarter
+from ts_forecast.registry.artifacts import ArtifactStore, record_artifact
+from ts_forecast.registry.versions import register_version
+from ts_forecast.settings import Settings
+from ts_forecast.tables.training import Model
+from ts_forecast.tracking.experiments import ensure_experiment
+from ts_forecast.tracking.fingerprint import fingerprint
+from ts_forecast.tracking.measurements import log_parameters
+from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
+from ts_forecast.training.past_errors import complete_means, past_errors
+from ts_forecast.training.quarter import TrainingOutcome, outcome_of, trained_model
+
+FloatArray = npt.NDArray[np.float64]
+ENSEMBLE_CODE_VERSION = 1
+"""Raise it when the same members and scores would give other forecasts."""
+
+_FILE = "ensemble.json"
+_DIGITS = 12
+_FOLDER_LENGTH = 16
+
+
+def train_ensemble(
+    engine: Engine,
+    settings: Settings,
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    quarter: Quarter,
+    *,
+    force: bool = False,
+) -> TrainingOutcome:
+    """The ensemble that forecasts a quarter: weighed now, or the identical one on record.
+
+    Raises:
+        TrainingError: a member was not trained for the quarter.
+    """
+
+    def prepare(session: Session) -> tuple[int, dict[str, Any], list[Any], int | None]:
+        experiment = ensure_experiment(session, pipeline)
+        members = _members(session, pipeline, spec, experiment, quarter)
+        definition = _definition(session, pipeline, spec, experiment, quarter, members)
+        lineage = (members[0].metadata_ or {}).get("datasets", [])
+        return experiment, definition, lineage, members[0].training_dataset_id
+
+    experiment, definition, lineage, dataset_id = in_transaction(engine, prepare)
+    mark = fingerprint(definition)
+    key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name} {quarter.label}", mark, quarter)
+    with tracked_run(engine, key, force=force, tags={"model": spec.name}) as run:
+        if not run.reused:
+            _store(engine, settings, pipeline, spec, run, mark, definition, lineage, dataset_id)
+
+    def read(session: Session) -> TrainingOutcome:
+        model = session.query(Model).filter_by(run_id=run.run_id).one()
+        return outcome_of(session, pipeline, quarter, model, mark, reused=run.reused)
+
+    return in_transaction(engine, read, read_only=True)
+
+
+def ensemble_fingerprint(
+    session: Session, pipeline: Pipeline, spec: ModelSpec, experiment_id: int, quarter: Quarter
+) -> str:
+    """What decides the ensemble: its members, their files and their past errors.
+
+    Raises:
+        TrainingError: a member was not trained for the quarter.
+    """
+    members = _members(session, pipeline, spec, experiment_id, quarter)
+    return fingerprint(_definition(session, pipeline, spec, experiment_id, quarter, members))
+
+
+def inverse_errors(errors: dict[str, float]) -> dict[str, float]:
+    """Weights that sum to one, the smaller the larger the error; a perfect member takes all.
+
+    >>> inverse_errors({"a": 1.0, "b": 3.0})
+    {'a': 0.75, 'b': 0.25}
+    """
+    perfect = [name for name, error in errors.items() if error == 0]
+    if perfect:
+        return {name: (name in perfect) / len(perfect) for name in errors}
+    inverse = {name: 1 / error for name, error in errors.items()}
+    total = sum(inverse.values())
+    return {name: round(value / total, _DIGITS) for name, value in inverse.items()}
+
+
+def load_weights(folder: Path) -> dict[str, float]:
+    """The weights of an ensemble's members, from its folder, whose hash the caller has verified."""
+    weights: dict[str, float] = json.loads((folder / _FILE).read_text(encoding="utf-8"))["weights"]
+    return weights
+
+
+def combine(
+    spec: ModelSpec, weights: dict[str, float], outputs: dict[str, FloatArray]
+) -> FloatArray:
+    """The ensemble's outputs from its members', each ``[pairs, horizon, outputs]``.
+
+    A quantile that a member does not give is NaN; quantiles of members that do not cross do not here.
+    """
+    members = np.stack([outputs[name] for name in spec.of])
+    if spec.ensemble == "median":
+        return np.median(members, axis=0)
+    share = np.array([weights[name] for name in spec.of])
+    return np.tensordot(share / share.sum(), members, axes=1)
+
+
+def _members(
+    session: Session, pipeline: Pipeline, spec: ModelSpec, experiment_id: int, quarter: Quarter
+) -> list[Model]:
+    members = []
+    for name in spec.of:
+        model = trained_model(session, experiment_id, name, quarter)
+        if model is None:
+            raise TrainingError(
+                f"Pipeline {pipeline.name}, ensemble {spec.name}, {quarter.label}: its member {name} "
+                "was never trained.",
+                remedy=f"Materialize {pipeline.name}/trained_models/{name} for {quarter.key}.",
+            )
+        members.append(model)
+    return members
+
+
+def _definition(
+    session: Session,
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    experiment_id: int,
+    quarter: Quarter,
+    members: list[Model],
+) -> dict[str, Any]:
+    """All that decides the forecasts; stored as it is."""
+    weights = dict.fromkeys(spec.of, round(1 / len(spec.of), _DIGITS))
+    scored: list[str] = []
+    if spec.ensemble == "inverse_error":
+        errors = past_errors(session, pipeline, experiment_id, quarter)
+        own = errors.reindex(columns=list(spec.of)).dropna()
+        if len(own):
+            weights, scored = inverse_errors(complete_means(own)), list(own.index)
+    return {
+        "kind": "train",
+        "code": ENSEMBLE_CODE_VERSION,
+        "quarter": quarter.key,
+        "name": spec.name,
+        "ensemble": spec.ensemble,
+        "members": {m.model_name: (m.metadata_ or {})["sha256"] for m in members},
+        "weights": weights,
+        "scored": scored,
+    }
+
+
+def _store(
+    engine: Engine,
+    settings: Settings,
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    run: OpenRun,
+    mark: str,
+    definition: dict[str, Any],
+    lineage: list[Any],
+    dataset_id: int | None,
+) -> None:
+    quarter = run.key.quarter
+    folder = Path("staging", pipeline.name, spec.name, quarter.key, mark[:_FOLDER_LENGTH])
+    text = json.dumps(definition, indent=1, sort_keys=True)
+
+    def write(target: Path) -> None:
+        (target / _FILE).write_text(text, encoding="utf-8")
+
+    stored = ArtifactStore(settings).write_directory(folder, write)
+
+    def record(session: Session) -> None:
+        model = Model(
+            run_id=run.run_id,
+            model_name=spec.name,
+            model_type=spec.model,
+            framework=spec.kind.framework,
+            model_config={"horizon": pipeline.horizon, "quantiles": list(pipeline.quantiles)},
+            hyperparameters={"ensemble": spec.ensemble, "of": list(spec.of)},
+            training_dataset_id=dataset_id,
+            model_size_bytes=stored.size_bytes,
+            model_file_path=str(stored.path),
+            status="trained",
+            quarter_start=quarter.start.date(),
+            metadata_={
+                "sha256": stored.sha256,
+                "fingerprint": mark,
+                "datasets": lineage,
+                **{key: definition[key] for key in ("members", "weights", "scored")},
+            },
+        )
+        session.add(model)
+        session.flush()
+        record_artifact(session, run.run_id, f"{spec.name} {quarter.label}", "model", stored)
+        shares = {f"weight.{name}": share for name, share in definition["weights"].items()}
+        log_parameters(session, run.run_id, {"ensemble": spec.ensemble, **shares}, category="model")
+        register_version(session, pipeline, spec.name, model.model_id)
+        run.complete(session)
+
+    in_transaction(engine, record)
