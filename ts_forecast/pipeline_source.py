@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 FileFormat = Literal["csv", "parquet", "json", "feather"]
 
@@ -20,8 +20,10 @@ class Strict(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_no_truth(cls, value: object) -> object:
-        # No key is one, and pydantic would read true as 1. YAML reads an unquoted yes so, too.
+    def _is_no_truth(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic would read true as 1, where a number is wanted; YAML reads an unquoted yes so, too.
+        if cls.model_fields[info.field_name or ""].annotation is bool:
+            return value
         items = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, bool) for item in items):
             raise ValueError("true and false are no value here")
