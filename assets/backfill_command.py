@@ -22,6 +22,7 @@ from assets.backfill_progress import (
     open_backfills,
     progress,
     reasons,
+    unfinished,
 )
 from ts_forecast.errors import TsForecastError
 from ts_forecast.quarters import Quarter, quarter_range
@@ -72,14 +73,14 @@ def backfill(
     title = f"{pipeline} {wanted[0].label} to {wanted[-1].label}"
     launched = server.launch(assets, [q.key for q in wanted], title=title, tags=tags)
     states = _follow(server, [launched], console, title)
-    left = _left(server, assets, wanted, states)
+    left = _left(server, assets, wanted, [launched], states)
     if left and len(wanted) > 1:
         singly = [
             server.launch(assets, [q.key], title=f"{pipeline} {q.label} alone", tags=tags)
             for q in left
         ]
         states = _follow(server, singly, console, f"{len(left)} quarters, each alone")
-        left = _left(server, assets, left, states)
+        left = _left(server, assets, left, singly, states)
     if not left:
         return []
     failed = [run for state in states for run, status in state.runs.items() if status == "FAILURE"]
@@ -92,14 +93,19 @@ def _left(
     server: Webserver,
     assets: list[list[str]],
     quarters: Sequence[Quarter],
+    backfills: Sequence[str],
     states: Sequence[BackfillState],
 ) -> list[Quarter]:
+    """The quarters that these backfills were to make and did not."""
     if any(state.status in ("CANCELED", "CANCELING") for state in states):
         raise BackfillError(
             "The backfill was canceled.", remedy="Go on with `ts-forecast backfill … --resume`."
         )
-    # That a quarter had been made before says nothing of this time, where all went well it does.
-    return [] if all(s.succeeded for s in states) else incomplete(server, assets, quarters)
+    if all(state.succeeded for state in states):
+        return []
+    # That a quarter had been made before says nothing of this time.
+    undone = {quarter for one in backfills for quarter in unfinished(server, one)}
+    return sorted({*incomplete(server, assets, quarters), *(undone & {*quarters})})
 
 
 def _follow(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from assets.backfill import BackfillError, Webserver
-from ts_forecast.quarters import Quarter
+from ts_forecast.quarters import Quarter, quarter_range
 
 # Tag of the backfills that the command launched; its value is the pipeline.
 BACKFILL = "ts_forecast/backfill"
@@ -51,6 +51,13 @@ query Partitions($keys: [AssetKeyInput!]) {
     assetPartitionStatuses {
       ... on TimePartitionStatuses { ranges { startKey endKey status } }
     }
+  }
+}
+"""
+_RUNS = """
+query Runs($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill { runs(limit: 1000) { status tags { key value } } }
   }
 }
 """
@@ -138,6 +145,20 @@ def incomplete(
         ]
         done &= {q for q in wanted if any(first <= q <= last for first, last in ranges)}
     return [quarter for quarter in wanted if quarter not in done]
+
+
+def unfinished(server: Webserver, backfill_id: str) -> set[Quarter]:
+    """The quarters of a backfill's runs that did not succeed."""
+    found: set[Quarter] = set()
+    data = server.query(_RUNS, id=backfill_id)["partitionBackfillOrError"]
+    for run in data.get("runs", ()):
+        tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+        one = tags.get("dagster/partition")
+        first = tags.get("dagster/asset_partition_range_start", one)
+        last = tags.get("dagster/asset_partition_range_end", one)
+        if run["status"] != "SUCCESS" and first and last:
+            found |= {*quarter_range(Quarter.parse(first), Quarter.parse(last))}
+    return found
 
 
 def reasons(server: Webserver, run_ids: Iterable[str]) -> list[str]:
