@@ -151,6 +151,13 @@ class Live:
                 "metadata->>'content_hash' FROM datasets WHERE dataset_type = 'processed' "
                 "AND dataset_name LIKE :name || '/%' ORDER BY quarter_start, dataset_id DESC"
             ),
+            "models": (
+                "SELECT DISTINCT ON (m.quarter_start, model_name) m.quarter_start, model_name, "
+                "m.metadata->>'data_hash' FROM models m JOIN runs r USING (run_id) "
+                "JOIN experiments USING (experiment_id) WHERE experiment_name = :name "
+                "AND r.status = 'completed' AND r.deleted_at IS NULL "
+                "ORDER BY m.quarter_start, model_name, r.end_time DESC"
+            ),
             "predictions": (
                 "SELECT unique_id, prediction_date, horizon, predicted_value, actual_value, "
                 "lower_bound, upper_bound FROM predictions JOIN experiments USING (experiment_id) "

@@ -48,12 +48,12 @@ def test_arrivals__late_restated_and_vanishing_rows__end_as_a_clean_rebuild(live
     live.settle()
     assert live.news() == [("2023-Q2", DATA), ("2023-Q2", ALL_MODELS), ("2023-Q3", ALL_MODELS)]
 
-    # A later file restates some days of the first quarter; then it takes them back.
-    live.put("2023-4.csv", days("2023-03-01", "2023-03-20", level=50))
+    # A later file restates some days of the first quarter; then it is withdrawn.
+    path = live.put("2023-4.csv", days("2023-03-01", "2023-03-20", level=50))
     live.settle()
     restated = live.news()
     middle = live.tables("shop")
-    live.put("2023-4.csv", days("2023-03-01", "2023-03-10", level=50))
+    path.unlink()
     live.settle()
 
     # The second and third quarter's models were fitted on the first.
