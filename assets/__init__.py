@@ -5,7 +5,9 @@ Where do I go to …?
 - change a partition or a mapping: ``partitions``
 - change what an asset shows in the UI: ``metadata``, ``plots``
 - find an asset's body: ``datasets``, ``training``, ``predictions``, ``summaries``
+- find what watches for new files: ``sensors``
 - keep the database well, every day: ``maintenance``
+- launch and follow backfills: ``backfill``, ``backfill_progress``, ``backfill_command``
 - materialize without the UI: ``materialize``; serve the UI: ``serve``; end it: ``guard``
 """
 

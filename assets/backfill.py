@@ -1,11 +1,11 @@
 """Launching and following backfills through the webserver's own GraphQL.
 
 The same mutation that the UI's button sends, so that a script and a click do the same. Runs without
-a webserver are ``materialize``.
+a webserver are ``materialize``; what became of quarters is ``backfill_progress``.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,8 +105,19 @@ class Webserver:
         nodes = self.query(_ASSETS)["assetNodes"]
         return [node["assetKey"]["path"] for node in nodes if node["groupName"] == pipeline]
 
-    def launch(self, assets: Sequence[Sequence[str]], partitions: Sequence[str]) -> str:
+    def launch(
+        self,
+        assets: Sequence[Sequence[str]],
+        partitions: Sequence[str],
+        *,
+        title: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
         """Launch a backfill as the UI does.
+
+        Args:
+            title: what the UI calls it.
+            tags: of the backfill and each of its runs.
 
         Returns:
             The backfill's id.
@@ -117,6 +128,8 @@ class Webserver:
         params = {
             "assetSelection": [{"path": list(path)} for path in assets],
             "partitionNames": list(partitions),
+            "title": title,
+            "tags": [{"key": key, "value": value} for key, value in (tags or {}).items()],
         }
         answer = self.query(_LAUNCH, params=params)["launchPartitionBackfill"]
         if answer["__typename"] != "LaunchBackfillSuccess":

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from assets.metadata import column_schema, numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import history_plot
-from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
+from assets.step import ARRIVALS, StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
 from resources.postgres import Postgres
 from ts_forecast.datasets.profile import profile_dataset, profile_table
 from ts_forecast.datasets.quarter import DatasetVersion, current_dataset, ingest_quarters
@@ -44,7 +44,13 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
         quarters = quarters_of(context)
         with reason_in_one_line():
             versions = ingest_quarters(
-                postgres.engine, postgres.settings, pipeline, quarters, force=config.force
+                postgres.engine,
+                postgres.settings,
+                pipeline,
+                quarters,
+                force=config.force,
+                # What the sensor asks for rests on the files that it has judged.
+                only_accepted=ARRIVALS in context.run.tags,
             )
         return for_each_quarter(
             context, quarters, lambda quarter: _dataset_metadata(quarter, versions[quarter])

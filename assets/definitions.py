@@ -13,6 +13,7 @@ from assets.champion import build_champion, registry_decision
 from assets.datasets import build_dataset_assets
 from assets.maintenance import database_maintenance, maintenance_schedule
 from assets.predictions import build_predictions
+from assets.sensors import arrivals_sensor
 from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
 from resources.gpu_executor import gpu_executor
@@ -24,24 +25,25 @@ from ts_forecast.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dg.Definitions:
-    """Assets and a job of every pipeline, the database's upkeep and registry, the GPU executor."""
+    """Assets, a job and a sensor of every pipeline, the database's upkeep and registry, the executor."""
     assets: list[dg.AssetsDefinition] = []
     for pipeline in pipelines.values():
         assets += build_dataset_assets(pipeline)
         assets += build_trained_models(pipeline)
         assets += [build_predictions(pipeline), build_metric_summaries(pipeline)]
         assets.append(build_champion(pipeline))
-    jobs = [
-        dg.define_asset_job(
+    jobs = {
+        name: dg.define_asset_job(
             job_name(name),
             selection=dg.AssetSelection.groups(name),
             description=f"All assets of {name} over a range of quarters.",
         )
         for name in pipelines
-    ]
+    }
     return dg.Definitions(
         assets=assets,
-        jobs=[*jobs, database_maintenance, registry_decision],
+        jobs=[*jobs.values(), database_maintenance, registry_decision],
+        sensors=[arrivals_sensor(pipeline, jobs[name]) for name, pipeline in pipelines.items()],
         schedules=[maintenance_schedule],
         resources={"postgres": postgres_resource(settings)},
         executor=gpu_executor,

@@ -18,6 +18,8 @@ from ts_forecast.quarters import Quarter
 
 # Followed by ``assets.materialize`` to draw its progress bar.
 QUARTER_DONE = "quarter done"
+# Tag of the runs that a pipeline's arrivals sensor asked for; its value is the pipeline.
+ARRIVALS = "ts_forecast/arrivals"
 _log = logging.getLogger(__name__)
 
 

@@ -7,7 +7,7 @@ import dagster as dg
 from assets.metadata import numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import loss_plot
-from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
+from assets.step import ARRIVALS, StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
@@ -152,7 +152,12 @@ def ingest_window(
         if not absent:
             return
         versions = ingest_quarters(
-            postgres.engine, postgres.settings, pipeline, absent, only_available=True
+            postgres.engine,
+            postgres.settings,
+            pipeline,
+            absent,
+            only_available=True,
+            only_accepted=ARRIVALS in context.run.tags,
         )
     for quarter, version in versions.items():
         context.log_event(

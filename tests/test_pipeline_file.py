@@ -73,6 +73,9 @@ def test_load_pipeline__minimal__has_the_documented_defaults(tmp_path: Path) -> 
         ({"horizon": 1.5}, r"horizon: found 1\.5"),
         ({"horizon": True}, r"horizon: found True, true and false are no value here"),
         ({"seed": False}, r"seed: found False, true and false are no value here"),
+        ({"live": "often"}, r"live: found 'often'"),
+        ({"retrain": True}, r"retrain: found True, true and false are no value here"),
+        ({"retrain": "always"}, r"retrain: found 'always'.*'on_restated_data'"),
         ({"levels": [80, True]}, r"levels: found \[80, True\], true and false are no value here"),
         (
             {"source": {"files": "x", "wide": {"exogenous": {"promo": "P_{unique_id}"}}}},

@@ -7,6 +7,7 @@ Where do I go to …?
 - reason about quarters, steps and cutoffs: ``quarters``, ``frequency``, ``cutoffs``
 - open the database, commit, migrate: ``db``; know its tables: ``tables``
 - read, validate and store data: ``datasets``
+- find out what arrived and what it calls for: ``arrivals``
 - train: ``training``; forecast and publish: ``predictions``; score: ``evaluation``
 - search a model's parameters: ``search``; say what is searched: ``search_space``
 - read or write a setting that lives in the database, or a secret: ``configuration``

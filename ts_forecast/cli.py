@@ -47,6 +47,7 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(serving.dev)
 app.command()(serving.materialize)
+app.command()(serving.backfill)
 app.command()(one_shot.run)
 app.command()(results.leaderboard)
 app.command()(results.forecasts)

@@ -30,6 +30,7 @@ _RESERVED_COLUMNS = {"unique_id", "ds", "y"}
 CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
 Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
+Retrain = Literal["never", "on_restated_data"]
 Metric = Literal["mae", "mse", "rmse", "mape", "smape", "mase", "rmsse", "bias"]
 
 
@@ -211,6 +212,22 @@ class Pipeline(Strict):
     )
     seed: int = Field(1, ge=0, le=2**31 - 1)
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
+    live: bool = Field(
+        False,
+        description="Whether its sensor runs unless it is stopped; otherwise it can be started in the "
+        "UI.",
+    )
+    retrain: Retrain = Field(
+        "never",
+        description="on_restated_data: its sensor has models trained again when what they were fitted "
+        "on has changed.",
+    )
+    settle_seconds: int = Field(
+        10,
+        ge=0,
+        le=86_400,
+        description="Age from which its sensor takes a file that has not changed for written.",
+    )
 
     @field_validator("frequency")
     @classmethod

@@ -1,4 +1,4 @@
-"""``ts-forecast dev`` and ``materialize``: Dagster's side, each in a process of its own.
+"""``ts-forecast dev``, ``materialize`` and ``backfill``: Dagster's side, each in a process of its own.
 
 ``ts_forecast`` does not import Dagster; the modules of ``assets`` that these start do.
 """
@@ -31,6 +31,27 @@ def materialize(
     """Materialize all assets of a pipeline over a range of quarters, with a progress bar."""
     arguments = [pipeline, "--from", first, "--to", last, *(["--force"] if force else [])]
     raise typer.Exit(run_module("assets.materialize", *arguments))
+
+
+def backfill(
+    pipeline: Annotated[str, typer.Argument(help="Name of a pipeline file.")],
+    first: Annotated[str, typer.Option("--from", help="First quarter, e.g. 2023-Q1.")] = "",
+    last: Annotated[str, typer.Option("--to", help="Last quarter, included.")] = "",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Only what is missing or failed; joins one under way.")
+    ] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel those of the pipeline that are under way.")
+    ] = False,
+    server: Annotated[
+        str, typer.Option(help="Address of the running `ts-forecast dev`.")
+    ] = "http://127.0.0.1:3000",
+) -> None:
+    """Backfill a pipeline through the running deployment, as the UI does, with a progress bar."""
+    ends = [*(["--from", first] if first else []), *(["--to", last] if last else [])]
+    flags = [*(["--resume"] if resume else []), *(["--cancel"] if cancel else [])]
+    arguments = (pipeline, *ends, *flags, "--server", server)
+    raise typer.Exit(run_module("assets.backfill_command", *arguments))
 
 
 def run_module(module: str, *arguments: str, **environment: str) -> int:

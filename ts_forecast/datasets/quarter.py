@@ -6,6 +6,7 @@ restates as its parent. Rows and files of a call become visible together.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.readers import read_source, read_static, source_files
+from ts_forecast.datasets.set_aside import without_set_aside
 from ts_forecast.datasets.sources import RawFile, definition_hash, record_raw_files, survey
 from ts_forecast.datasets.store import StoredTable, load_frame, processed_folder, store_frame
 from ts_forecast.datasets.validation import History, check_claim, examine, merge
@@ -27,6 +29,8 @@ from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter, quarter_range
 from ts_forecast.settings import Settings
 from ts_forecast.tables.dataset import Dataset
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,38 +61,42 @@ def ingest_quarters(
     *,
     force: bool = False,
     only_available: bool = False,
+    only_accepted: bool = False,
 ) -> dict[Quarter, DatasetVersion]:
     """Bring quarters up to date with the source files; commits once, at the end.
 
     The sources are read once for all quarters, and not at all where nothing has changed since the
-    quarters were ingested. Bad input leaves neither row nor file.
+    quarters were ingested. Bad input leaves neither row nor file. Files that the pipeline's sensor has
+    set aside are left out while their content stands.
 
     Args:
         force: read the sources even if they are unchanged.
         only_available: leave out quarters without observations instead of refusing them.
+        only_accepted: read no file that the pipeline's sensor has not judged yet.
 
     Raises:
-        SourceError: a source file is wrong; names file, row and column.
+        SourceError: a source file is wrong; names file, row and column. Or one that was set aside holds
+            a quarter.
         DatasetError: a quarter has no observation.
     """
     wanted = sorted(set(quarters))
 
-    def look(session: Session) -> tuple[list[RawFile], str, dict[Quarter, Dataset] | None]:
-        files = survey(session, source_files(pipeline, settings), pipeline, settings)
+    def look(
+        session: Session,
+    ) -> tuple[list[RawFile], list[RawFile], str, dict[Quarter, Dataset] | None]:
+        surveyed = survey(session, source_files(pipeline, settings), pipeline, settings)
+        files, aside = without_set_aside(
+            session, surveyed, pipeline, wanted, only_accepted=only_accepted
+        )
         state = definition_hash(pipeline, files)
-        return files, state, _standing(session, pipeline, wanted, state)
+        return files, aside, state, _standing(session, pipeline, wanted, state)
 
-    files, state, standing = in_transaction(engine, look)
+    files, aside, state, standing = in_transaction(engine, look)
+    for file in aside:
+        _log.warning("%s was set aside: it is left out", file.path)
     if standing is not None and not force:
         return {quarter: _version(row, changed=False) for quarter, row in standing.items()}
-    frames = []
-    for file in files:
-        if file.is_static:
-            continue
-        frame = read_source(file.path, pipeline)
-        check_claim(file.path, frame, pipeline)
-        frames.append(frame)
-    history = merge(frames, pipeline)
+    history = read_history([file.path for file in files if not file.is_static], pipeline)
     static = read_static(pipeline, settings)
     reports = examine(history, pipeline, wanted)
     available = [quarter for quarter in wanted if reports[quarter].observed]
@@ -106,7 +114,7 @@ def ingest_quarters(
                 quarter,
                 drafts[quarter],
                 asdict(reports[quarter])
-                | {"restated": history.restated, "outside": history.outside},
+                | {"restated": history.restated, "outside": history.outside, "aside": len(aside)},
                 files,
                 raw_ids,
                 state,
@@ -121,7 +129,8 @@ def datasets_are_current(
     session: Session, settings: Settings, pipeline: Pipeline, quarters: Sequence[Quarter]
 ) -> bool:
     """Whether ``ingest_quarters`` would find nothing to do; the sources are not parsed."""
-    files = survey(session, source_files(pipeline, settings), pipeline, settings)
+    surveyed = survey(session, source_files(pipeline, settings), pipeline, settings)
+    files, _ = without_set_aside(session, surveyed, pipeline, quarters)
     state = definition_hash(pipeline, files)
     return _standing(session, pipeline, quarters, state) is not None
 
@@ -133,6 +142,43 @@ def _standing(
     rows = {quarter: current_dataset(session, pipeline, quarter) for quarter in quarters}
     found = {q: row for q, row in rows.items() if row is not None and _is_current(row, state)}
     return found if len(found) == len(rows) else None
+
+
+def read_history(paths: Sequence[Path], pipeline: Pipeline) -> History:
+    """The canonical rows of files, in the order of their names.
+
+    Raises:
+        SourceError: one of them is wrong; names file, row and column.
+    """
+    frames = []
+    for path in paths:
+        frame = read_source(path, pipeline)
+        check_claim(path, frame, pipeline)
+        frames.append(frame)
+    return merge(frames, pipeline)
+
+
+def quarter_frames(
+    pipeline: Pipeline, history: History, static: pd.DataFrame | None, quarter: Quarter
+) -> dict[str, pd.DataFrame]:
+    """What is stored of a quarter: its rows as ``main``, and what stands beside them."""
+    frame = history.frame
+    inside = (frame["ds"] >= quarter.start) & (frame["ds"] < quarter.end)
+    frames = {"main": frame[inside].reset_index(drop=True)}
+    if pipeline.exogenous.future:
+        first = pipeline.grid.first_from(pd.Timestamp(quarter.end))
+        limit = pipeline.grid.timestamps(pd.Index([first + pipeline.horizon]).to_numpy())[0]
+        ahead = (frame["ds"] >= quarter.end) & (frame["ds"] < limit)
+        columns = ["unique_id", "ds", *pipeline.exogenous.future]
+        frames["ahead"] = frame.loc[ahead, columns]
+    if static is not None:
+        frames["static"] = static.reset_index()
+    return frames
+
+
+def stored_name(quarter: Quarter, part: str) -> str:
+    """Stem of the file that holds a part of a quarter, as ``quarter_frames`` names the parts."""
+    return {"main": quarter.key, "ahead": f"{quarter.key}.ahead"}.get(part, part)
 
 
 @dataclass(frozen=True)
@@ -150,19 +196,12 @@ def _store(
     quarter: Quarter,
 ) -> _Draft:
     folder = processed_folder(settings, pipeline)
-    frame = history.frame
-    inside = (frame["ds"] >= quarter.start) & (frame["ds"] < quarter.end)
-    companions = {}
-    if pipeline.exogenous.future:
-        first = pipeline.grid.first_from(pd.Timestamp(quarter.end))
-        limit = pipeline.grid.timestamps(pd.Index([first + pipeline.horizon]).to_numpy())[0]
-        ahead = (frame["ds"] >= quarter.end) & (frame["ds"] < limit)
-        columns = ["unique_id", "ds", *pipeline.exogenous.future]
-        companions["ahead"] = store_frame(folder, f"{quarter.key}.ahead", frame.loc[ahead, columns])
-    if static is not None:
-        companions["static"] = store_frame(folder, "static", static.reset_index())
-    rows = frame[inside].reset_index(drop=True)
-    return _Draft(store_frame(folder, quarter.key, rows), companions, rows)
+    frames = quarter_frames(pipeline, history, static, quarter)
+    stored = {
+        part: store_frame(folder, stored_name(quarter, part), frame)
+        for part, frame in frames.items()
+    }
+    return _Draft(stored.pop("main"), stored, frames["main"])
 
 
 def _record(
@@ -241,6 +280,22 @@ def current_dataset(session: Session, pipeline: Pipeline, quarter: Quarter) -> D
         .order_by(Dataset.dataset_id.desc())
         .limit(1)
     )
+
+
+def stored_parts(row: Dataset) -> dict[str, str]:
+    """Names of the files of a version, by part: they tell one content from another."""
+    companions = (row.metadata_ or {}).get("companions", {})
+    return {
+        "main": Path(row.file_path).name,
+        **{part: Path(table["path"]).name for part, table in companions.items()},
+    }
+
+
+def stored_companions(session: Session, pipeline: Pipeline, quarter: Quarter) -> dict[str, str]:
+    """``stored_parts`` of a quarter's current version, without its rows."""
+    row = current_dataset(session, pipeline, quarter)
+    parts = stored_parts(row) if row is not None else {}
+    return {part: name for part, name in parts.items() if part != "main"}
 
 
 def missing_quarters(

@@ -43,6 +43,15 @@ def processed_folder(settings: Settings, pipeline: Pipeline) -> Path:
     return settings.data_dir / "processed" / pipeline.name
 
 
+def file_name(name: str, frame: pd.DataFrame) -> str:
+    """The name under which ``store_frame`` would store a frame: it tells one content from another."""
+    return _file_name(name, hash_table(_canonical(frame)))
+
+
+def _file_name(name: str, content_hash: str) -> str:
+    return f"{name}.{content_hash[:_NAME_LENGTH]}.parquet"
+
+
 def store_frame(folder: Path, name: str, frame: pd.DataFrame) -> StoredTable:
     """Store a frame as ``<name>.<hash>.parquet``.
 
@@ -50,7 +59,7 @@ def store_frame(folder: Path, name: str, frame: pd.DataFrame) -> StoredTable:
     """
     table = _canonical(frame)
     content_hash = hash_table(table)
-    path = folder / f"{name}.{content_hash[:_NAME_LENGTH]}.parquet"
+    path = folder / _file_name(name, content_hash)
     if not _holds(path, content_hash):
         write_whole(
             path,

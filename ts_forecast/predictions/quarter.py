@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.cutoffs import SlicePlan
 from ts_forecast.datasets.panel import Issued, Panel
-from ts_forecast.datasets.quarter import load_panel
+from ts_forecast.datasets.quarter import load_panel, stored_companions
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import ModelSpec, Pipeline
@@ -78,14 +78,15 @@ def forecast_quarter(
     begun = time.monotonic()
     plan = pipeline.slice_plan(quarter)
 
-    def prepare(session: Session) -> tuple[int, list[Model], Panel]:
+    def prepare(session: Session) -> tuple[int, list[Model], Panel, dict[str, str]]:
         experiment = ensure_experiment(session, pipeline)
         models = [
             _model_of(session, pipeline, experiment, spec, quarter) for spec in pipeline.models
         ]
-        return experiment, models, _slice_panel(session, pipeline, quarter, plan)
+        panel = _slice_panel(session, pipeline, quarter, plan)
+        return experiment, models, panel, stored_companions(session, pipeline, quarter)
 
-    experiment, models, panel = in_transaction(engine, prepare)
+    experiment, models, panel, companions = in_transaction(engine, prepare)
     issued = panel.issued(plan, pipeline)
     if not len(issued):
         raise PredictionError(_why_nothing(pipeline, quarter, panel, plan))
@@ -105,6 +106,7 @@ def forecast_quarter(
                 "series": len(np.unique(issued.series)),
                 "models": [model.model_id for model in models],
                 "datasets": panel.lineage,
+                "companions": companions,
             }
 
             def complete(session: Session) -> None:

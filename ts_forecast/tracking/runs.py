@@ -154,12 +154,21 @@ def current_run(
 
 
 def supersede(
-    session: Session, experiment_id: int, kind: RunKind, quarter: Quarter, *, keep: int | None
+    session: Session,
+    experiment_id: int,
+    kind: RunKind,
+    quarter: Quarter,
+    *,
+    keep: int | None,
+    model: str | None = None,
 ) -> int:
     """Soft-delete the completed runs of a kind for a quarter, except one.
 
     For kinds of which a quarter has one standing result. What the older runs wrote stays, and what
     refers to them.
+
+    Args:
+        model: of this model alone, by the runs' tag.
 
     Returns:
         How many were soft-deleted.
@@ -167,6 +176,8 @@ def supersede(
     statement = update(Run).where(*_of_quarter(experiment_id, kind, quarter))
     if keep is not None:
         statement = statement.where(Run.run_id != keep)
+    if model is not None:
+        statement = statement.where(Run.tags["model"].astext == model)
     return len(session.execute(statement.values(**_soft_deleted()).returning(Run.run_id)).all())
 
 

@@ -25,7 +25,7 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
-from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
+from ts_forecast.tracking.runs import OpenRun, RunKey, supersede, tracked_run
 from ts_forecast.training.search import ChooseParameters, Chosen, Search, search_of
 from ts_forecast.training.trainer import FittedModel, fit_model
 
@@ -179,9 +179,12 @@ def train_quarter(
 
     def read(session: Session) -> TrainingOutcome:
         model = session.scalars(select(Model).where(Model.run_id == run.run_id)).one()
+        if run.reused:
+            # Data that were restated and taken back: the older model stands for the quarter again.
+            supersede(session, experiment, "train", quarter, keep=run.run_id, model=spec.name)
         return outcome_of(session, pipeline, quarter, model, mark, reused=run.reused)
 
-    return in_transaction(engine, read, read_only=True)
+    return in_transaction(engine, read)
 
 
 def trained_model(

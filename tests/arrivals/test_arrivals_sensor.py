@@ -1,0 +1,191 @@
+"""The real sensor over real files: whatever arrives in whatever order ends as a clean rebuild would."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import dagster as dg
+import pytest
+from sqlalchemy import text
+
+from tests.arrivals.conftest import Live, days
+from ts_forecast.datasets.quarter import ingest_quarters
+from ts_forecast.errors import SourceError
+from ts_forecast.quarters import Quarter
+
+DATA = ("datasets", "dataset_features")
+ALL_MODELS = ("trained_models/SeasonalNaive", "predictions", "metric_summaries")
+FORECASTS = ("predictions", "metric_summaries")
+
+
+def test_arrivals__files_in_order__each_asks_for_its_quarter_alone(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31"))
+    live.settle()
+    first = live.news()
+    live.put("2023-2.csv", days("2023-04-01", "2023-05-10"))
+    live.settle()
+    second = live.news()
+    live.put("2023-3.csv", days("2023-05-11", "2023-06-30"))
+    live.settle()
+    third = live.news()
+
+    assert first == [("2023-Q1", DATA)]
+    assert second == [("2023-Q2", DATA), ("2023-Q2", ALL_MODELS)]
+    # The model of the quarter stays: it has seen nothing of it.
+    assert third == [("2023-Q2", DATA), ("2023-Q2", FORECASTS)]
+    assert live.tables("shop") == live.rebuilt("2023-Q1", "2023-Q2")
+
+
+def test_arrivals__late_restated_and_vanishing_rows__end_as_a_clean_rebuild(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31"))
+    live.put("2023-3.csv", days("2023-07-01", "2023-08-15"))
+    waiting = live.settle()
+    assert "2023-Q3 wait for observations in 2023-Q2" in waiting
+    assert live.news() == [("2023-Q1", DATA), ("2023-Q3", DATA)]
+    live.put("2023-2.csv", days("2023-04-01", "2023-06-30"))
+    live.settle()
+    assert live.news() == [("2023-Q2", DATA), ("2023-Q2", ALL_MODELS), ("2023-Q3", ALL_MODELS)]
+
+    # A later file restates some days of the first quarter; then it is withdrawn.
+    path = live.put("2023-4.csv", days("2023-03-01", "2023-03-20", level=50))
+    live.settle()
+    restated = live.news()
+    middle = live.tables("shop")
+    path.unlink()
+    live.settle()
+
+    # The second and third quarter's models were fitted on the first.
+    assert restated == [("2023-Q1", DATA), ("2023-Q2", ALL_MODELS), ("2023-Q3", ALL_MODELS)]
+    assert live.tables("shop") == live.rebuilt("2023-Q1", "2023-Q3") != middle
+
+
+def test_arrivals__touched_file_and_lost_cursor__ask_for_nothing(live: Live) -> None:
+    path = live.put("2023-1.csv", days("2023-01-01", "2023-06-30"))
+    live.settle()
+    live.news()
+
+    os.utime(path)
+    is_fresh = live.settle()
+    os.utime(path, (time.time() - 60,) * 2)
+    live.settle()
+    live.cursor = None
+    live.settle()
+
+    assert live.news() == []
+    assert "may still be being written" in is_fresh
+    assert live.uploads() == [("2023-1.csv", "accepted")]
+
+
+def test_arrivals__half_written_file__is_left_until_it_is_stable(live: Live) -> None:
+    whole = days("2023-01-01", "2023-03-31").to_csv(index=False)
+    live.put("2023-1.csv", whole[: len(whole) // 2])
+    first = live.tick()
+    live.put("2023-1.csv", whole, age=1)
+    second, third = live.tick(), live.tick()
+    assert live.uploads() == []
+    live.put("2023-1.csv", whole)
+    live.settle()
+
+    for result in (first, second, third):
+        assert not result.run_requests
+        assert result.skip_reason is not None
+        assert "may still be being written" in (result.skip_reason.skip_message or "")
+    assert live.uploads() == [("2023-1.csv", "accepted")]
+    assert live.tables("shop")["datasets"][0][1] == 180
+
+
+def test_arrivals__bad_file__is_set_aside_and_the_good_go_on(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31"))
+    broken = days("2023-04-01", "2023-04-30").to_csv(index=False).replace("2023-04-09", "09/04")
+    live.put("2023-2.csv", broken)
+    message = live.settle()
+    assert live.news() == [("2023-Q1", DATA)]
+    live.put("2023-3.csv", days("2023-05-01", "2023-06-30"))
+    live.settle()
+    before = live.news()
+    live.put("2023-2.csv", days("2023-04-01", "2023-04-30"))
+    live.settle()
+
+    assert "2023-2.csv is set aside" in message and "row 10, column 'ds'" in message
+    assert [name for name, status in live.uploads() if status == "rejected"] == ["2023-2.csv"]
+    with live.engine.connect() as connection:
+        refused = connection.execute(
+            text("SELECT row_number, column_name, reason FROM staging.rejected")
+        ).one()
+    assert tuple(refused[:2]) == (10, "ds") and "09/04" in refused[2]
+    assert before == [("2023-Q2", DATA), ("2023-Q2", ALL_MODELS)]
+    assert live.news() == [("2023-Q2", DATA), ("2023-Q2", FORECASTS)]
+    assert live.tables("shop") == live.rebuilt("2023-Q1", "2023-Q2")
+
+
+def test_arrivals__bad_file_in_place_of_a_good_one__holds_its_quarters(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31"))
+    live.put("2023-2.csv", days("2023-04-01", "2023-06-30"))
+    live.settle(only="datasets")
+    before = live.tables("shop")
+    live.put("2023-1.csv", "unique_id,ds\na,2023-01-01\n")
+    live.put("2023-3.csv", days("2023-07-01", "2023-07-31"))
+    live.settle(only="datasets")
+    while_held = live.tables("shop")
+    with pytest.raises(SourceError, match="set aside.* 2023-Q1 rests on.*no column 'y'"):
+        ingest_quarters(live.engine, live.settings, live.pipeline, [Quarter(2023, 1)])
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31", level=20))
+    live.settle(only="datasets")
+
+    assert [name for name, status in live.uploads() if status == "rejected"] == ["2023-1.csv"]
+    assert while_held["datasets"][:2] == before["datasets"]
+    assert len(while_held["datasets"]) == 3
+    rebuilt = live.rebuilt("2023-Q1", "2023-Q3", only="datasets")
+    assert live.tables("shop")["datasets"] == rebuilt["datasets"]
+
+
+def test_arrivals__run_that_failed__is_not_asked_for_twice_but_by_new_data(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31"))
+    live.tick()
+    (request,) = live.tick().run_requests or ()
+    # Between the tick and the run, the file is written anew.
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31", level=30), age=1)
+
+    was_done = live.run(request)
+    (again,) = live.tick().run_requests or (None,)
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31", level=30))
+    live.settle()
+
+    assert not was_done
+    assert again is None
+    assert live.tables("shop")["datasets"] == live.rebuilt("2023-Q1", "2023-Q1")["datasets"]
+
+
+def test_arrivals__quarter_under_way__is_not_asked_for_again(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31"))
+    live.tick()
+    (request,) = live.tick().run_requests or ()
+    run = live.instance.create_run_for_job(
+        live.definitions.resolve_job_def("materialize_shop"),
+        tags={**request.tags, "dagster/partition": "2023-01-01"},
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    live.put("2023-2.csv", days("2023-02-01", "2023-02-10", level=3))
+    live.tick()
+
+    during = live.tick()
+    live.instance.report_run_canceled(run)
+    after = live.tick()
+
+    assert not during.run_requests
+    assert during.skip_reason is not None
+    assert "under way" in (during.skip_reason.skip_message or "")
+    assert [r.partition_key for r in after.run_requests or ()] == ["2023-01-01"]
+
+
+def test_arrivals_sensor__live_or_not__runs_by_default_or_not(
+    make_live: Callable[..., Live],
+) -> None:
+    states = [
+        make_live(live=is_live).definitions.resolve_sensor_def("shop_arrivals").default_status
+        for is_live in (True, False)
+    ]
+
+    assert states == [dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED]
