@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ts_forecast.check_limits import CheckLimits
 from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
@@ -171,6 +172,7 @@ class Pipeline(Strict):
     metrics: tuple[Metric, ...] = Field(("mae", "rmse", "smape", "mase"), min_length=1)
     seed: int = Field(1, ge=0, le=2**31 - 1)
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
+    checks: CheckLimits = CheckLimits()
 
     @field_validator("frequency")
     @classmethod
