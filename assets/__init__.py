@@ -4,7 +4,7 @@ Where do I go to …?
 - see all definitions together: ``definitions``
 - change a partition or a mapping: ``partitions``
 - change what an asset shows in the UI: ``metadata``, ``plots``
-- see how checks are shown: ``checks``
+- see how checks are shown: ``checks``; who hears of failures: ``failure_sensors``
 - find an asset's body: ``datasets``, ``training``, ``predictions``, ``summaries``
 - keep the database well, every day: ``maintenance``
 - materialize without the UI: ``materialize``; serve the UI: ``serve``; end it: ``guard``

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets.datasets import build_dataset_assets
+from assets.failure_sensors import build_failure_sensors
 from assets.maintenance import database_maintenance, maintenance_schedule
 from assets.predictions import build_predictions
+from assets.step import JOB_PREFIX
 from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
 from resources.gpu_executor import gpu_executor
@@ -41,6 +43,7 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
         assets=assets,
         jobs=[*jobs, database_maintenance],
         schedules=[maintenance_schedule],
+        sensors=build_failure_sensors(settings, list(pipelines)),
         resources={"postgres": postgres_resource(settings)},
         executor=gpu_executor,
     )
@@ -48,7 +51,7 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
 
 def job_name(pipeline: str) -> str:
     """Name of the job that ``ts-forecast materialize`` runs. Backfills are launched from assets."""
-    return f"materialize_{pipeline}"
+    return f"{JOB_PREFIX}{pipeline}"
 
 
 def _load() -> dg.Definitions:

@@ -20,6 +20,8 @@ from ts_forecast.quarters import Quarter
 
 # Followed by ``assets.materialize`` to draw its progress bar.
 QUARTER_DONE = "quarter done"
+# Of the job that materializes a whole pipeline.
+JOB_PREFIX = "materialize_"
 _log = logging.getLogger(__name__)
 
 
