@@ -17,7 +17,7 @@ from resources.postgres import Postgres
 from ts_forecast.checks.quarter import OF_PREDICTIONS, check_slice
 from ts_forecast.checks.result import CheckResult
 from ts_forecast.db.retry import in_transaction
-from ts_forecast.evaluation.leaderboard import rank_series
+from ts_forecast.evaluation.leaderboard import rank_series, telling_series
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.quarter import forecast_quarter, latest_forecasts
 from ts_forecast.quarters import Quarter
@@ -93,16 +93,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
 def _pictures(pipeline: Pipeline, quarter: Quarter, frame: pd.DataFrame) -> dict[str, Any]:
     """Worst, median and best series of the quarter, drawn and listed."""
     ranked = rank_series(frame)
-    if ranked.empty:
-        chosen = [(str(name), "no actuals yet") for name in frame["unique_id"].unique()[:3]]
-        ranking: dict[str, Any] = {}
-    else:
-        places = {"worst": 0, "median": len(ranked) // 2, "best": len(ranked) - 1}
-        chosen = []
-        for role, place in places.items():
-            unique_id = str(ranked["unique_id"].iloc[place])
-            if unique_id not in dict(chosen):
-                chosen.append((unique_id, role))
-        ranking = {"worst_series": table(ranked.head(10))}
+    ranking = {} if ranked.empty else {"worst_series": table(ranked.head(10))}
+    chosen = telling_series(frame, ranked)
     title = f"{pipeline.name} {quarter.label}: forecast against actual"
     return {"forecasts": forecast_plot(frame, chosen, title), **ranking}

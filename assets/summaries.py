@@ -17,6 +17,7 @@ from ts_forecast.evaluation.leaderboard import quarter_accuracy
 from ts_forecast.evaluation.quarter import score_quarter
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
+from ts_forecast.reports.page import write_report
 from ts_forecast.tables.evaluation import MetricSummary
 
 
@@ -65,6 +66,8 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
                 for row in accuracy[accuracy["horizon_bucket"] == "all"].itertuples()
             }
             metadata |= {"accuracy": table(accuracy), **numbers(plotted)}
+            report = write_report(postgres.engine, postgres.settings, pipeline, quarter)
+            metadata["report"] = dg.MetadataValue.path(report.path)
             return metadata | numbers({"run_id": outcome.run_id})
 
         def check(quarter: Quarter) -> list[CheckResult]:

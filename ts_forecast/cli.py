@@ -24,6 +24,7 @@ from ts_forecast.commands import (
     diagnose,
     one_shot,
     pipelines,
+    reporting,
     results,
     search_spaces,
     serving,
@@ -49,6 +50,7 @@ app.command()(serving.materialize)
 app.command()(one_shot.run)
 app.command()(results.leaderboard)
 app.command()(results.forecasts)
+app.command()(reporting.report)
 app.command()(diagnose.doctor)
 app.command()(diagnose.version)
 database.app.command()(database_schema.roles)
