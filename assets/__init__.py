@@ -4,6 +4,7 @@ Where do I go to …?
 - see all definitions together: ``definitions``
 - change a partition or a mapping: ``partitions``
 - change what an asset shows in the UI: ``metadata``, ``plots``
+- see how checks are shown: ``checks``; who hears of failures: ``failure_sensors``
 - find an asset's body: ``datasets``, ``training``, ``predictions``, ``summaries``
 - find what watches for new files: ``sensors``
 - keep the database well, every day: ``maintenance``
@@ -13,13 +14,17 @@ Where do I go to …?
 
 import warnings
 
-from dagster import BetaWarning
+from dagster import BetaWarning, PreviewWarning
 
 # Both parameters are in use since their betas began; the warning at each of many assets says no more.
 warnings.filterwarnings(
     "ignore",
     message=".*(backfill_policy|pool).*",
     category=BetaWarning,
+)
+# Checks that know their partition are in use since they began, too.
+warnings.filterwarnings(
+    "ignore", message=".*partitions_def on an AssetCheckSpec", category=PreviewWarning
 )
 # The job runs one range in one run, whatever the assets' backfill policies are.
 warnings.filterwarnings("ignore", message="Asset job materialize_.* varying BackfillPolicies")

@@ -1,5 +1,6 @@
 """``champion``: which model of a quarter is in production, and a person's word on it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -62,7 +63,7 @@ def build_champion(pipeline: Pipeline) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: ChampionConfig,
         postgres: dg.ResourceParam[Postgres],
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[Any]:
         def choose(quarter: Quarter) -> dict[str, Any]:
             choice = in_transaction(
                 postgres.engine,
@@ -78,7 +79,7 @@ def build_champion(pipeline: Pipeline) -> dg.AssetsDefinition:
             )
             return _metadata(choice) | {"quarter": quarter.label}
 
-        return for_each_quarter(context, quarters_of(context), choose)
+        yield from for_each_quarter(context, quarters_of(context), choose)
 
     return champion
 

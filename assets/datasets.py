@@ -1,16 +1,20 @@
 """``datasets`` and ``dataset_features``: the observations of a quarter and their profile."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 from sqlalchemy.orm import Session
 
+from assets.checks import check_specs
 from assets.metadata import column_schema, numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import history_plot
 from assets.step import ARRIVALS, StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
 from resources.postgres import Postgres
+from ts_forecast.checks.quarter import OF_DATASETS, OF_FEATURES, check_dataset, check_features
+from ts_forecast.checks.result import CheckResult
 from ts_forecast.datasets.profile import profile_dataset, profile_table
 from ts_forecast.datasets.quarter import DatasetVersion, current_dataset, ingest_quarters
 from ts_forecast.db.retry import in_transaction
@@ -36,11 +40,19 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             f"{pipeline.description}"
         ).strip(),
         metadata={"dagster/column_schema": _canonical_schema(pipeline)},
+        check_specs=check_specs(pipeline, [pipeline.name, "datasets"], OF_DATASETS, partitions),
         **asset_attributes(pipeline),
     )
     def datasets(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[Any]:
+        def check(quarter: Quarter) -> list[CheckResult]:
+            return in_transaction(
+                postgres.engine,
+                lambda session: check_dataset(session, pipeline, quarter),
+                read_only=True,
+            )
+
         quarters = quarters_of(context)
         with reason_in_one_line():
             versions = ingest_quarters(
@@ -52,8 +64,8 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
                 # What the sensor asks for rests on the files that it has judged.
                 only_accepted=ARRIVALS in context.run.tags,
             )
-        return for_each_quarter(
-            context, quarters, lambda quarter: _dataset_metadata(quarter, versions[quarter])
+        yield from for_each_quarter(
+            context, quarters, lambda quarter: _dataset_metadata(quarter, versions[quarter]), check
         )
 
     @dg.asset(
@@ -63,11 +75,14 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
         backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"postgres"},
         description="A profile of every column of the quarter's dataset.",
+        check_specs=check_specs(
+            pipeline, [pipeline.name, "dataset_features"], OF_FEATURES, partitions
+        ),
         **asset_attributes(pipeline),
     )
     def dataset_features(
         context: dg.AssetExecutionContext, postgres: dg.ResourceParam[Postgres]
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[Any]:
         def profile(quarter: Quarter) -> dict[str, Any]:
             def store(session: Session) -> list[DatasetFeature]:
                 dataset = current_dataset(session, pipeline, quarter)
@@ -81,7 +96,14 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             features = in_transaction(postgres.engine, store)
             return {"features": len(features), "profile": table(profile_table(features))}
 
-        return for_each_quarter(context, quarters_of(context), profile)
+        def check(quarter: Quarter) -> list[CheckResult]:
+            return in_transaction(
+                postgres.engine,
+                lambda session: check_features(session, pipeline, quarter),
+                read_only=True,
+            )
+
+        yield from for_each_quarter(context, quarters_of(context), profile, check)
 
     return [datasets, dataset_features]
 

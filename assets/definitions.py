@@ -11,9 +11,11 @@ import dagster as dg
 
 from assets.champion import build_champion, registry_decision
 from assets.datasets import build_dataset_assets
+from assets.failure_sensors import build_failure_sensors
 from assets.maintenance import database_maintenance, maintenance_schedule
 from assets.predictions import build_predictions
 from assets.sensors import arrivals_sensor
+from assets.step import JOB_PREFIX
 from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
 from resources.gpu_executor import gpu_executor
@@ -25,7 +27,7 @@ from ts_forecast.settings import Settings, load_settings
 
 
 def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> dg.Definitions:
-    """Assets, a job and a sensor of every pipeline, the database's upkeep and registry, the executor."""
+    """Assets, jobs and sensors of every pipeline, the database's upkeep, the registry, the executor."""
     assets: list[dg.AssetsDefinition] = []
     for pipeline in pipelines.values():
         assets += build_dataset_assets(pipeline)
@@ -43,8 +45,11 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
     return dg.Definitions(
         assets=assets,
         jobs=[*jobs.values(), database_maintenance, registry_decision],
-        sensors=[arrivals_sensor(pipeline, jobs[name]) for name, pipeline in pipelines.items()],
         schedules=[maintenance_schedule],
+        sensors=[
+            *(arrivals_sensor(pipeline, jobs[name]) for name, pipeline in pipelines.items()),
+            *build_failure_sensors(settings, list(pipelines)),
+        ],
         resources={"postgres": postgres_resource(settings)},
         executor=gpu_executor,
     )
@@ -52,7 +57,7 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
 
 def job_name(pipeline: str) -> str:
     """Name of the job that ``ts-forecast materialize`` runs. Backfills are launched from assets."""
-    return f"materialize_{pipeline}"
+    return f"{JOB_PREFIX}{pipeline}"
 
 
 def _load() -> dg.Definitions:

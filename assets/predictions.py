@@ -1,10 +1,12 @@
 """``predictions``: every forecast whose target date lies in the quarter, swapped in as one slice."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
+from assets.checks import check_specs
 from assets.metadata import numbers, table, table_schema
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import forecast_plot
@@ -12,7 +14,10 @@ from assets.step import StepConfig, asset_attributes, for_each_quarter
 from assets.training import ingest_window
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
-from ts_forecast.evaluation.leaderboard import rank_series
+from ts_forecast.checks.quarter import OF_PREDICTIONS, check_slice
+from ts_forecast.checks.result import CheckResult
+from ts_forecast.db.retry import in_transaction
+from ts_forecast.evaluation.leaderboard import rank_series, telling_series
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.quarter import forecast_quarter, latest_forecasts
 from ts_forecast.quarters import Quarter
@@ -21,14 +26,17 @@ from ts_forecast.tables.prediction import Prediction
 
 def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The predictions asset of a pipeline: one leaf table a partition."""
+    partitions = quarterly_partitions(pipeline)
+    key = [pipeline.name, "predictions"]
 
     @dg.asset(
-        key=[pipeline.name, "predictions"],
+        key=key,
         deps=[
             dg.AssetKey([pipeline.name, "datasets"]),
             *(dg.AssetKey([pipeline.name, "trained_models", m.name]) for m in pipeline.models),
         ],
-        partitions_def=quarterly_partitions(pipeline),
+        partitions_def=partitions,
+        check_specs=check_specs(pipeline, key, OF_PREDICTIONS, partitions),
         backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
         pool=GPU_POOL,
         kinds={"pytorch", "postgres"},
@@ -44,7 +52,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     def predictions(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[Any]:
         def forecast(quarter: Quarter) -> dict[str, Any]:
             outcome = forecast_quarter(
                 postgres.engine, postgres.settings, pipeline, quarter, force=config.force
@@ -68,9 +76,16 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
                 **_pictures(pipeline, quarter, frame),
             }
 
+        def check(quarter: Quarter) -> list[CheckResult]:
+            return in_transaction(
+                postgres.engine,
+                lambda session: check_slice(session, pipeline, quarter),
+                read_only=True,
+            )
+
         quarters = quarters_of(context)
         ingest_window(context, postgres, pipeline, quarters)
-        return for_each_quarter(context, quarters, forecast)
+        yield from for_each_quarter(context, quarters, forecast, check)
 
     return predictions
 
@@ -78,16 +93,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
 def _pictures(pipeline: Pipeline, quarter: Quarter, frame: pd.DataFrame) -> dict[str, Any]:
     """Worst, median and best series of the quarter, drawn and listed."""
     ranked = rank_series(frame)
-    if ranked.empty:
-        chosen = [(str(name), "no actuals yet") for name in frame["unique_id"].unique()[:3]]
-        ranking: dict[str, Any] = {}
-    else:
-        places = {"worst": 0, "median": len(ranked) // 2, "best": len(ranked) - 1}
-        chosen = []
-        for role, place in places.items():
-            unique_id = str(ranked["unique_id"].iloc[place])
-            if unique_id not in dict(chosen):
-                chosen.append((unique_id, role))
-        ranking = {"worst_series": table(ranked.head(10))}
+    ranking = {} if ranked.empty else {"worst_series": table(ranked.head(10))}
+    chosen = telling_series(frame, ranked)
     title = f"{pipeline.name} {quarter.label}: forecast against actual"
     return {"forecasts": forecast_plot(frame, chosen, title), **ranking}

@@ -11,6 +11,8 @@ from typing import Any
 
 import dagster as dg
 
+from assets.checks import check_outputs, evaluations
+from ts_forecast.checks.result import CheckResult
 from ts_forecast.errors import DatabaseError, TsForecastError
 from ts_forecast.logs.context import bound
 from ts_forecast.pipeline import Pipeline
@@ -20,6 +22,8 @@ from ts_forecast.quarters import Quarter
 QUARTER_DONE = "quarter done"
 # Tag of the runs that a pipeline's arrivals sensor asked for; its value is the pipeline.
 ARRIVALS = "ts_forecast/arrivals"
+# Of the job that materializes a whole pipeline.
+JOB_PREFIX = "materialize_"
 _log = logging.getLogger(__name__)
 
 
@@ -48,18 +52,41 @@ def for_each_quarter(
     context: dg.AssetExecutionContext,
     quarters: list[Quarter],
     body: Callable[[Quarter], dict[str, Any]],
-) -> dg.MaterializeResult[None]:
-    """Run the body for each quarter, oldest first, attaching what it returns as metadata.
+    check: Callable[[Quarter], list[CheckResult]] = lambda _quarter: [],
+) -> Iterator[Any]:
+    """Run body and checks for each quarter, oldest first; yields Dagster's events.
 
-    A quarter that fails ends the step; those before it are stored, and a retry finds them done.
+    A quarter whose body fails ends the step; those before it are stored, and a retry finds them done. One
+    with a failed blocking check is not materialized, so that a backfill makes nothing of it; the others
+    are, and then the step fails, so that nothing in this run is made of it either.
     """
     pipeline = context.asset_key.path[0]
+    done: dict[Quarter, dict[str, Any]] = {}
+    problems = []
     for quarter in quarters:
         with bound(pipeline=pipeline, quarter=quarter.label), reason_in_one_line():
             metadata = body(quarter)
-        context.add_asset_metadata(metadata, partition_key=quarter.key)
+            results = check(quarter)
+        yield from evaluations(context.asset_key, quarter, results)
+        if bad := [result for result in results if result.is_blocking]:
+            problems += [f"{quarter.label}, {result.name}: {result.reason}" for result in bad]
+            continue
+        done[quarter] = metadata
         context.log.info(f"{QUARTER_DONE}: {quarter.label}")
-    return dg.MaterializeResult()
+    if problems:
+        for quarter, metadata in done.items():
+            yield dg.AssetMaterialization(
+                context.asset_key, partition=quarter.key, metadata=metadata
+            )
+        raise dg.Failure(
+            description=f"Blocking checks failed: {'; '.join(problems)}.",
+            metadata={"error": "checks"},
+            allow_retries=False,
+        )
+    for quarter, metadata in done.items():
+        context.add_asset_metadata(metadata, partition_key=quarter.key)
+    yield dg.MaterializeResult()
+    yield from check_outputs(context)
 
 
 @contextmanager

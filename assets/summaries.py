@@ -1,31 +1,39 @@
 """``metric_summaries``: the accuracy of a quarter's forecasts."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
+from assets.checks import check_specs
 from assets.metadata import numbers, table, table_schema
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.step import StepConfig, asset_attributes, for_each_quarter
 from resources.postgres import Postgres
+from ts_forecast.checks.quarter import OF_SUMMARIES, check_scores
+from ts_forecast.checks.result import CheckResult
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.evaluation.leaderboard import quarter_accuracy
 from ts_forecast.evaluation.quarter import score_quarter
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
+from ts_forecast.reports.page import write_report
 from ts_forecast.tables.evaluation import MetricSummary
 
 
 def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The metric_summaries asset of a pipeline."""
+    partitions = quarterly_partitions(pipeline)
+    key = [pipeline.name, "metric_summaries"]
 
     @dg.asset(
-        key=[pipeline.name, "metric_summaries"],
+        key=key,
         deps=[
             dg.AssetKey([pipeline.name, "predictions"]),
             dg.AssetKey([pipeline.name, "datasets"]),
         ],
-        partitions_def=quarterly_partitions(pipeline),
+        partitions_def=partitions,
+        check_specs=check_specs(pipeline, key, OF_SUMMARIES, partitions),
         backfill_policy=dg.BackfillPolicy.single_run(),
         kinds={"postgres"},
         description=(
@@ -37,7 +45,7 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
     )
     def metric_summaries(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[Any]:
         def score(quarter: Quarter) -> dict[str, Any]:
             outcome = score_quarter(
                 postgres.engine, postgres.settings, pipeline, quarter, force=config.force
@@ -58,8 +66,17 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
                 for row in accuracy[accuracy["horizon_bucket"] == "all"].itertuples()
             }
             metadata |= {"accuracy": table(accuracy), **numbers(plotted)}
+            report = write_report(postgres.engine, postgres.settings, pipeline, quarter)
+            metadata["report"] = dg.MetadataValue.path(report.path)
             return metadata | numbers({"run_id": outcome.run_id})
 
-        return for_each_quarter(context, quarters_of(context), score)
+        def check(quarter: Quarter) -> list[CheckResult]:
+            return in_transaction(
+                postgres.engine,
+                lambda session: check_scores(session, pipeline, quarter),
+                read_only=True,
+            )
+
+        yield from for_each_quarter(context, quarters_of(context), score, check)
 
     return metric_summaries

@@ -1,15 +1,19 @@
 """``trained_models``: one asset for each model of a pipeline."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
+from assets.checks import check_specs
 from assets.metadata import numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import loss_plot
 from assets.step import ARRIVALS, StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
+from ts_forecast.checks.quarter import OF_MODELS, check_model
+from ts_forecast.checks.result import CheckResult
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.pipeline import ModelSpec, Pipeline
@@ -26,13 +30,17 @@ def build_trained_models(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
 
 
 def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefinition:
+    partitions = quarterly_partitions(pipeline)
+    key = [pipeline.name, "trained_models", spec.name]
+
     @dg.asset(
-        key=[pipeline.name, "trained_models", spec.name],
+        key=key,
         deps=[
             dg.AssetKey([pipeline.name, "datasets"]),
             *(dg.AssetKey([pipeline.name, "trained_models", name]) for name in spec.of),
         ],
-        partitions_def=quarterly_partitions(pipeline),
+        partitions_def=partitions,
+        check_specs=check_specs(pipeline, key, OF_MODELS, partitions),
         backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
         pool=GPU_POOL if spec.ensemble is None else None,
         kinds=_kinds(spec),
@@ -43,7 +51,7 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
     )
     def trained_model(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[Any]:
         def train(quarter: Quarter) -> dict[str, Any]:
             where = (postgres.engine, postgres.settings, pipeline, spec, quarter)
             if spec.ensemble is not None:
@@ -78,9 +86,16 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
                 metadata |= _search_metadata(postgres, outcome.run_id, outcome.search)
             return metadata
 
+        def check(quarter: Quarter) -> list[CheckResult]:
+            return in_transaction(
+                postgres.engine,
+                lambda session: check_model(session, pipeline, quarter, spec.name),
+                read_only=True,
+            )
+
         quarters = quarters_of(context)
         ingest_window(context, postgres, pipeline, quarters)
-        return for_each_quarter(context, quarters, train)
+        yield from for_each_quarter(context, quarters, train, check)
 
     return trained_model
 

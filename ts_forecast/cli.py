@@ -25,6 +25,7 @@ from ts_forecast.commands import (
     one_shot,
     pipelines,
     registry,
+    reporting,
     results,
     search_spaces,
     serving,
@@ -51,6 +52,7 @@ app.command()(serving.backfill)
 app.command()(one_shot.run)
 app.command()(results.leaderboard)
 app.command()(results.forecasts)
+app.command()(reporting.report)
 app.command()(diagnose.doctor)
 app.command()(diagnose.version)
 database.app.command()(database_schema.roles)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ts_forecast.check_limits import CheckLimits
 from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
@@ -228,6 +229,7 @@ class Pipeline(Strict):
         le=86_400,
         description="Age from which its sensor takes a file that has not changed for written.",
     )
+    checks: CheckLimits = CheckLimits()
 
     @field_validator("frequency")
     @classmethod

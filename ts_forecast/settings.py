@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         validation_alias="TS_FORECAST_SECRET_KEYS",
         description="Fernet keys of the secrets in system_config, comma-separated, newest first.",
     )
+    webhook_url: SecretStr | None = Field(
+        None,
+        validation_alias="TS_FORECAST_WEBHOOK_URL",
+        description="Is told of failed runs and checks, in the JSON of Slack's incoming webhooks.",
+    )
 
     slots: int | None = Field(
         None,
@@ -146,6 +151,13 @@ class Settings(BaseSettings):
                 "it must have the form postgresql://user:password@host:port/database"
             ) from None
         return SecretStr(url)
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _check_webhook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("https://", "http://")):
+            raise ValueError("it must start with https:// or http://")
+        return value
 
     @field_validator("home", "pipelines_dir", "data_dir", "model_dir", "output_dir", "log_dir")
     @classmethod

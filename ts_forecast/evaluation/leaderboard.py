@@ -154,6 +154,25 @@ def rank_series(frame: pd.DataFrame) -> pd.DataFrame:
     return ranked.sort_values("nd", ascending=False, kind="stable", ignore_index=True)
 
 
+def telling_series(
+    frame: pd.DataFrame, ranked: pd.DataFrame | None = None
+) -> list[tuple[str, str]]:
+    """The worst, the median and the best series with their roles; without actual values, any three.
+
+    Args:
+        frame: as ``rank_series`` takes it.
+        ranked: its result, where that is known already.
+    """
+    ranked = rank_series(frame) if ranked is None else ranked
+    if ranked.empty:
+        return [(str(name), "no actuals yet") for name in frame["unique_id"].unique()[:3]]
+    chosen: dict[str, str] = {}
+    places = {"worst": 0, "median": len(ranked) // 2, "best": len(ranked) - 1}
+    for role, place in places.items():
+        chosen.setdefault(str(ranked["unique_id"].iloc[place]), role)
+    return list(chosen.items())
+
+
 def _summaries(*leading: Any) -> Select[Any]:
     return (
         select(

@@ -1,0 +1,83 @@
+"""Drawings of forecasts and errors, without a display; figures in, PNG bytes out.
+
+Dagster's side (``assets.plots``) draws the same figures into its metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 90
+
+
+def forecast_figure(
+    frame: pd.DataFrame, unique_ids: Sequence[tuple[str, str]], title: str
+) -> Figure:
+    """Forecast against actual of a few series.
+
+    Args:
+        frame: ``unique_id, ds, model, predicted_value, actual_value`` and, where the pipeline has
+            levels, ``lower_bound, upper_bound``; one forecast for each (model, ds).
+        unique_ids: the series to draw and what to call each (``worst``, ``median``, ``best``).
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.8 * len(unique_ids)), layout="constrained")
+    axes = figure.subplots(len(unique_ids), 1, squeeze=False)[:, 0]
+    for axis, (unique_id, role) in zip(axes, unique_ids, strict=True):
+        series = frame[frame["unique_id"] == unique_id]
+        actual = series.drop_duplicates("ds").sort_values("ds")
+        axis.plot(actual["ds"], actual["actual_value"], color="black", lw=1.6, label="actual")
+        for position, (model, rows) in enumerate(series.groupby("model", sort=True)):
+            ordered = rows.sort_values("ds")
+            color = f"C{position % 10}"
+            axis.plot(ordered["ds"], ordered["predicted_value"], color=color, lw=1, label=model)
+            if ordered["lower_bound"].notna().any():
+                axis.fill_between(
+                    ordered["ds"],
+                    ordered["lower_bound"],
+                    ordered["upper_bound"],
+                    color=color,
+                    alpha=0.12,
+                    lw=0,
+                )
+        axis.set_title(f"{unique_id} ({role})", fontsize=10, loc="left")
+        axis.grid(alpha=0.25)
+        axis.margins(x=0.01)
+    axes[0].legend(fontsize=8, ncols=6, loc="upper left")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def horizon_figure(by_horizon: pd.DataFrame, metric: str) -> Figure:
+    """Mean error by steps ahead.
+
+    Args:
+        by_horizon: index the buckets in order, a column for each model.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    axis = figure.subplots()
+    for model in by_horizon.columns:
+        axis.plot(by_horizon.index.astype(str), by_horizon[model], marker="o", label=model)
+    axis.set_xlabel("steps ahead")
+    axis.set_ylabel(metric)
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, ncols=6)
+    return figure
+
+
+def as_base64_png(figure: Figure) -> str:
+    """The figure's PNG; the same figure gives the same text."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,66 @@
+"""The report as one HTML file: rendered, stored as an artifact, recorded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from ts_forecast.db.retry import in_transaction
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.quarters import Quarter
+from ts_forecast.registry.artifacts import ArtifactStore, StoredArtifact, record_artifact
+from ts_forecast.reports.content import Content, report_content
+from ts_forecast.settings import Settings
+from ts_forecast.tables.registry import Artifact
+
+ARTIFACT_NAME = "report"
+
+
+def write_report(
+    engine: Engine, settings: Settings, pipeline: Pipeline, quarter: Quarter
+) -> StoredArtifact:
+    """Write the report of a quarter below ``OUTPUT_DIR/reports`` and record it; commits.
+
+    Self-contained: pictures are in it, and its policy forbids every request. The same results give the
+    same file and no second row.
+
+    Raises:
+        EvaluationError: the quarter was never forecast.
+    """
+    content = report_content(engine, pipeline, quarter)
+    page = render(content)
+
+    def write(draft: Path) -> None:
+        draft.write_text(page, encoding="utf-8")
+
+    target = Path("reports", pipeline.name, quarter.key, "report.html")
+    stored = ArtifactStore(settings, root=settings.output_dir).write_file(target, write)
+
+    def record(session: Session) -> None:
+        is_known = session.scalar(
+            select(Artifact.artifact_id).where(
+                Artifact.run_id == content.run_id,
+                Artifact.artifact_name == ARTIFACT_NAME,
+                Artifact.file_hash == stored.sha256,
+            )
+        )
+        if is_known is None:
+            record_artifact(session, content.run_id, ARTIFACT_NAME, "report", stored)
+
+    in_transaction(engine, record)
+    return stored
+
+
+def render(content: Content) -> str:
+    """The page; whatever a name holds is text in it, and never markup."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ts_forecast.reports", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(content=content)
