@@ -27,6 +27,8 @@ from ts_forecast.search_space import OF_QUANTILES, SearchSettings, Space, parse_
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
 _RESERVED_COLUMNS = {"unique_id", "ds", "y"}
+# Of neural models, beside those of their constructors.
+OWN_PARAMETERS = ("val_size",)
 CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
 Missing = Literal["error", "interpolate", "ffill"]
 Metric = Literal["mae", "mse", "rmse", "mape", "smape", "mase", "rmsse", "bias"]
@@ -104,11 +106,11 @@ class ModelSpec(Strict):
             raise ValueError(
                 f"unknown model {self.model!r}; allowed: {', '.join(sorted(catalogue()))}"
             )
-        unknown = sorted(set(self.parameters) - set(self.kind.parameters))
+        allowed = [*self.kind.parameters, *(OWN_PARAMETERS if self.kind.is_neural else ())]
+        unknown = sorted(set(self.parameters) - set(allowed))
         if unknown:
             raise ValueError(
-                f"{self.model} has no parameter {', '.join(unknown)}; "
-                f"allowed: {', '.join(self.kind.parameters)}"
+                f"{self.model} has no parameter {', '.join(unknown)}; allowed: {', '.join(allowed)}"
             )
         self._check_search()
         return self
@@ -170,6 +172,11 @@ class Pipeline(Strict):
     )
     metrics: tuple[Metric, ...] = Field(("mae", "rmse", "smape", "mase"), min_length=1)
     seed: int = Field(1, ge=0, le=2**31 - 1)
+    precision: Literal["full", "auto"] = Field(
+        "full",
+        description="Of neural fits: auto takes mixed precision on GPUs that have it (bf16, else "
+        "fp16); on CPU it is full.",
+    )
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
 
     @field_validator("frequency")
@@ -231,7 +238,16 @@ class Pipeline(Strict):
         for model in self.models:
             self._check_exogenous(model)
             self._check_search(model)
+            self._check_validation(model)
         return self
+
+    def _check_validation(self, model: ModelSpec) -> None:
+        given = model.parameters.get("val_size", self.horizon)
+        if not isinstance(given, int) or isinstance(given, bool) or given < self.horizon:
+            raise ValueError(
+                f"models.{model.name}.parameters.val_size: found {given!r}, a whole number of steps is "
+                f"wanted, at least the horizon, {self.horizon}"
+            )
 
     def _check_search(self, model: ModelSpec) -> None:
         search = model.search
