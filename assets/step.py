@@ -18,6 +18,7 @@ from ts_forecast.quarters import Quarter
 
 # Followed by ``assets.materialize`` to draw its progress bar.
 QUARTER_DONE = "quarter done"
+FIT_AT = "fit at"
 _log = logging.getLogger(__name__)
 
 

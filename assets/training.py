@@ -7,7 +7,13 @@ import dagster as dg
 from assets.metadata import numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import loss_plot
-from assets.step import StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
+from assets.step import (
+    FIT_AT,
+    StepConfig,
+    asset_attributes,
+    for_each_quarter,
+    reason_in_one_line,
+)
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
@@ -16,6 +22,7 @@ from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.search.trials import choose_parameters, trial_table
 from ts_forecast.search_space import Space
+from ts_forecast.training.options import FitProgress
 from ts_forecast.training.quarter import loss_curves, train_quarter
 
 
@@ -41,6 +48,9 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> dg.MaterializeResult[None]:
         def train(quarter: Quarter) -> dict[str, Any]:
+            def tell(progress: FitProgress) -> None:
+                context.log.info(f"{FIT_AT}: {quarter.label}: {progress}")
+
             outcome = train_quarter(
                 postgres.engine,
                 postgres.settings,
@@ -49,6 +59,7 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
                 quarter,
                 force=config.force,
                 choose=choose_parameters,
+                tell=tell,
             )
             metadata: dict[str, Any] = {
                 "quarter": quarter.label,
