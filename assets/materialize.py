@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
-from assets.step import QUARTER_DONE
+from assets.step import FIT_AT, QUARTER_DONE
 from resources.gpu_executor import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
@@ -132,11 +132,16 @@ class _Follower:
         page = self._instance.get_records_for_run(run_id, cursor=cursor)
         for record in page.records:
             entry = record.event_log_entry
-            if entry.is_dagster_event or QUARTER_DONE not in entry.user_message:
+            if entry.is_dagster_event:
                 continue
             step = (entry.step_key or "").split("__", 1)[-1].replace("__", "/")
-            quarter = entry.user_message.rsplit(": ", 1)[-1]
-            self._progress.update(self._task, advance=1, description=f"{step:<32} {quarter}")
+            kind, _, rest = entry.user_message.partition(": ")
+            if kind == QUARTER_DONE:
+                self._progress.update(self._task, advance=1, description=f"{step:<32} {rest}")
+            elif kind == FIT_AT:
+                # Up to the first comma: the step, without loss and speed.
+                where = rest.partition(",")[0]
+                self._progress.update(self._task, description=f"{step:<32} {where}")
         return page.cursor
 
 

@@ -24,6 +24,7 @@ QUARTER_DONE = "quarter done"
 ARRIVALS = "ts_forecast/arrivals"
 # Of the job that materializes a whole pipeline.
 JOB_PREFIX = "materialize_"
+FIT_AT = "fit at"
 _log = logging.getLogger(__name__)
 
 

@@ -9,7 +9,14 @@ from assets.checks import check_specs
 from assets.metadata import numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import loss_plot
-from assets.step import ARRIVALS, StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
+from assets.step import (
+    ARRIVALS,
+    FIT_AT,
+    StepConfig,
+    asset_attributes,
+    for_each_quarter,
+    reason_in_one_line,
+)
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from ts_forecast.checks.quarter import OF_MODELS, check_model
@@ -21,6 +28,7 @@ from ts_forecast.quarters import Quarter
 from ts_forecast.search.trials import choose_parameters, trial_table
 from ts_forecast.search_space import Space
 from ts_forecast.training.ensemble import train_ensemble
+from ts_forecast.training.options import FitProgress
 from ts_forecast.training.quarter import loss_curves, train_quarter
 
 
@@ -53,11 +61,16 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
         def train(quarter: Quarter) -> dict[str, Any]:
+            def tell(progress: FitProgress) -> None:
+                context.log.info(f"{FIT_AT}: {quarter.label}: {progress}")
+
             where = (postgres.engine, postgres.settings, pipeline, spec, quarter)
             if spec.ensemble is not None:
                 outcome = train_ensemble(*where, force=config.force)
             else:
-                outcome = train_quarter(*where, force=config.force, choose=choose_parameters)
+                outcome = train_quarter(
+                    *where, force=config.force, choose=choose_parameters, tell=tell
+                )
             metadata: dict[str, Any] = {
                 "quarter": quarter.label,
                 "reused": outcome.reused,

@@ -28,6 +28,7 @@ from resources.devices import Device
 from ts_forecast.logs.context import bound
 from ts_forecast.logs.setup import install, rest
 from ts_forecast.settings import load_settings
+from ts_forecast.training.device import limit_gpu_memory
 
 # What a shell says of a program that SIGINT ended.
 _INTERRUPTED = 130
@@ -136,6 +137,8 @@ def _placed(
                 )
             )
         confine(device)
+        if device.is_gpu:
+            limit_gpu_memory(load_settings().gpu_memory_limit)
         yield
 
 

@@ -68,6 +68,10 @@ class TrainingError(TsForecastError):
     exit_code = 4
 
 
+class OutOfMemoryError(TrainingError):
+    """A fit needs more memory than there is; tells how much, and what to make smaller."""
+
+
 class PredictionError(TsForecastError):
     """A forecast could not be made or is not finite."""
 

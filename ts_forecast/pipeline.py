@@ -28,6 +28,8 @@ from ts_forecast.search_space import OF_QUANTILES, SearchSettings, Space, parse_
 _NAME = r"^[a-z][a-z0-9_]{0,62}$"
 _ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
 _RESERVED_COLUMNS = {"unique_id", "ds", "y"}
+# Of neural models, beside those of their constructors.
+OWN_PARAMETERS = ("val_size",)
 CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
 Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
@@ -118,11 +120,11 @@ class ModelSpec(Strict):
             raise ValueError(
                 f"unknown model {self.model!r}; allowed: {', '.join(sorted(catalogue()))}"
             )
-        unknown = sorted(set(self.parameters) - set(self.kind.parameters))
+        allowed = [*self.kind.parameters, *(OWN_PARAMETERS if self.kind.is_neural else ())]
+        unknown = sorted(set(self.parameters) - set(allowed))
         if unknown:
             raise ValueError(
-                f"{self.model} has no parameter {', '.join(unknown)}; "
-                f"allowed: {', '.join(self.kind.parameters)}"
+                f"{self.model} has no parameter {', '.join(unknown)}; allowed: {', '.join(allowed)}"
             )
         self._check_search()
         return self
@@ -212,6 +214,11 @@ class Pipeline(Strict):
         default_factory=ChampionRule, description="How the champion of a quarter is chosen."
     )
     seed: int = Field(1, ge=0, le=2**31 - 1)
+    precision: Literal["full", "auto"] = Field(
+        "full",
+        description="Of neural fits: auto takes mixed precision on GPUs that have it (bf16, else "
+        "fp16); on CPU it is full.",
+    )
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
     live: bool = Field(
         False,
@@ -296,6 +303,7 @@ class Pipeline(Strict):
                 )
             self._check_exogenous(model)
             self._check_search(model)
+            self._check_validation(model)
         self._check_champion()
         return self
 
@@ -307,6 +315,14 @@ class Pipeline(Strict):
         elif metric is not None and metric not in self.metrics:
             raise ValueError(
                 f"champion.metric: found {metric!r}, allowed: {', '.join(self.metrics)}"
+            )
+
+    def _check_validation(self, model: ModelSpec) -> None:
+        given = model.parameters.get("val_size", self.horizon)
+        if not isinstance(given, int) or isinstance(given, bool) or given < self.horizon:
+            raise ValueError(
+                f"models.{model.name}.parameters.val_size: found {given!r}, a whole number of steps is "
+                f"wanted, at least the horizon, {self.horizon}"
             )
 
     def _check_search(self, model: ModelSpec) -> None:

@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     )
     max_parallel_runs: int = Field(4, ge=1, le=256)
     enable_gpu: bool = True
+    gpu_memory_limit: float = Field(
+        1.0, gt=0, le=1, description="Fraction of its GPU's memory that a step may allocate."
+    )
 
     @field_validator("devices", mode="before")
     @classmethod

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, create_engine, func, select
 
 from tests.end_to_end.problems import TINY
 from ts_forecast.datasets.quarter import ingest_quarters
@@ -24,6 +25,8 @@ from ts_forecast.tables.experiment import Run
 from ts_forecast.tables.registry import Artifact, RegisteredModel
 from ts_forecast.tables.training import Hyperparameter, Model
 from ts_forecast.training import quarter as training
+from ts_forecast.training.options import FitProgress
+from ts_forecast.training.progress import CurveStream
 from ts_forecast.training.quarter import loss_curves, train_quarter, trained_model
 
 QUARTER = Quarter(2023, 2)
@@ -190,3 +193,84 @@ def test_training_fingerprint__computing_it__needs_no_torch() -> None:
     )
 
     assert answer.stdout.strip() == "[]"
+
+
+def curve_rows(engine: Engine) -> list[tuple[str, int, bool]]:
+    with transaction(engine) as session:
+        rows = session.scalars(select(Metric).order_by(Metric.metric_name, Metric.metric_step))
+        return [(row.metric_name, row.metric_step, row.model_id is None) for row in rows]
+
+
+def test_train_quarter__while_it_runs__its_curve_grows_and_is_there_once_at_the_end(
+    problem: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(problem, engine)
+    really, seen, told = training.fit_model, [], []
+
+    def at_every_step(*arguments: Any) -> Any:
+        return really(*arguments[:-1], replace(arguments[-1], report_seconds=0))
+
+    def tell(progress: FitProgress) -> None:
+        told.append(progress.step)
+        seen.append(curve_rows(engine))
+
+    monkeypatch.setattr(training, "fit_model", at_every_step)
+
+    train(problem, engine, tell=tell)
+
+    assert told == [1, 2, 3, 3]
+    assert seen[1] == [("train_loss", 0, True), ("train_loss", 1, True)]
+    assert curve_rows(engine) == [("train_loss", step, False) for step in range(3)]
+
+
+def test_train_quarter__killed__the_next_attempt_resumes_and_removes_the_checkpoint(
+    problem: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(problem, engine)
+    really = training.fit_model
+
+    def often(*arguments: Any) -> Any:
+        options = replace(arguments[-1], report_seconds=0, checkpoint_seconds=0)
+        return really(*arguments[:-1], options)
+
+    def stop(progress: FitProgress) -> None:
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit_model", often)
+    with pytest.raises(KeyboardInterrupt):
+        train(problem, engine, tell=stop)
+    assert len(list((problem.settings.home / "fits").glob("*/*/fit.ckpt"))) == 1
+
+    outcome = train(problem, engine)
+
+    with transaction(engine) as session:
+        model = session.scalars(select(Model)).one()
+        parameters = session.scalars(
+            select(Hyperparameter).where(Hyperparameter.param_category == "fit")
+        ).all()
+        assert model.metadata_["fit"]["resumed_at"] == 1
+        assert model.metadata_["fit"]["precision"] == "32-true"
+        assert {row.param_key for row in parameters} == {
+            "fit.precision", "fit.batch_sizes", "fit.halvings", "fit.resumed_at",
+        }  # fmt: skip
+        curves = loss_curves(session, outcome.run_id)
+    assert curves["step"].tolist() == [0, 1, 2]
+    assert not list((problem.settings.home / "fits").glob("*/*"))
+    # What the resumed fit gives is what a whole one gives.
+    again = train(problem, engine, force=True)
+    assert again.path == outcome.path
+
+
+def test_curve_stream__database_away__waits_and_does_not_end_the_fit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    told: list[FitProgress] = []
+    stream = CurveStream(nowhere, 1, told.append)
+
+    stream(FitProgress(1, 2, (("train_loss", 0, 0.5),), 1.0))
+
+    assert [progress.loss for progress in told] == [0.5]
+    assert "The loss curve waits" in caplog.text
+    nowhere.dispose()

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ts_forecast.errors import TrainingError
-from ts_forecast.pipeline import ModelSpec, Pipeline
-from ts_forecast.training.device import trainer_arguments
+from ts_forecast.pipeline import OWN_PARAMETERS, ModelSpec, Pipeline
+from ts_forecast.training.device import resolved_precision, trainer_arguments
 from ts_forecast.training.library_patches import apply_patches
 
 if TYPE_CHECKING:
@@ -56,8 +56,11 @@ def build_neural(pipeline: Pipeline, spec: ModelSpec, n_series: int) -> Any:
         "random_seed": pipeline.seed,
         "alias": spec.name,
         **trainer_arguments(),
-        **spec.parameters,
+        **{name: value for name, value in spec.parameters.items() if name not in OWN_PARAMETERS},
     }
+    precision = resolved_precision(pipeline.precision)
+    if precision != "32-true":
+        arguments["precision"] = precision
     arguments.setdefault("input_size", 2 * max(pipeline.season, pipeline.horizon))
     if "start_padding_enabled" in spec.kind.parameters:
         arguments.setdefault("start_padding_enabled", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,15 @@ from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, supersede, tracked_run
+from ts_forecast.training.device import resolved_precision
+from ts_forecast.training.options import FitOptions, FitProgress
+from ts_forecast.training.progress import CURVES, CurveStream, clear_streamed
 from ts_forecast.training.search import ChooseParameters, Chosen, Search, search_of
 from ts_forecast.training.trainer import FittedModel, fit_model
 
 # Raise it when the same inputs would give another model.
-TRAINING_CODE_VERSION = 2
+TRAINING_CODE_VERSION = 3
 _FOLDER_LENGTH = 16
-_CURVES = ("train_loss", "valid_loss")
 _SETTINGS = ("space_name", "trials", "metric", "val_size", "seed", "best_trial")
 
 
@@ -121,6 +124,7 @@ def training_fingerprint(
             "needed_history": None if spec.kind.is_neural else pipeline.needed_history,
             "quantiles": list(pipeline.quantiles),
             "seed": pipeline.seed,
+            **_mixed_precision(pipeline, spec),
             "data": panel.content_hash(),
             "libraries": library_versions(*library),
         }
@@ -136,6 +140,7 @@ def train_quarter(
     *,
     force: bool = False,
     choose: ChooseParameters | None = None,
+    tell: Callable[[FitProgress], None] | None = None,
 ) -> TrainingOutcome:
     """The model that forecasts a quarter: fitted now, or the identical one on record.
 
@@ -145,6 +150,7 @@ def train_quarter(
 
     Args:
         choose: ``search.trials.choose_parameters``; needed for searched models only.
+        tell: told every few seconds where the fit is; its loss curve grows in ``metrics`` meanwhile.
 
     Raises:
         DatasetError: the window was not ingested.
@@ -173,7 +179,11 @@ def train_quarter(
                     engine, pipeline, spec, search, history, run, force=force
                 )
                 spec = chosen.spec
-            fitted = fit_model(pipeline, spec, panel)
+            options = FitOptions(
+                scratch=settings.home / "fits" / pipeline.name / mark[:_FOLDER_LENGTH],
+                report=CurveStream(engine, run.run_id, tell),
+            )
+            fitted = fit_model(pipeline, spec, panel, options)
             found = _found(search, chosen)
             _store(engine, settings, pipeline, spec, quarter, run, mark, panel, fitted, found)
 
@@ -210,7 +220,7 @@ def loss_curves(session: Session, run_id: int) -> pd.DataFrame:
     """The loss curves of a training run: ``step, name, value``."""
     rows = session.execute(
         select(Metric.metric_step, Metric.metric_name, Metric.metric_value)
-        .where(Metric.run_id == run_id, Metric.metric_name.in_(_CURVES))
+        .where(Metric.run_id == run_id, Metric.metric_name.in_(tuple(CURVES)))
         .order_by(Metric.metric_name, Metric.metric_step)
     )
     return pd.DataFrame(rows.all(), columns=["step", "name", "value"])
@@ -261,6 +271,7 @@ def _store(
                 "data_hash": panel.content_hash(),
                 "datasets": panel.lineage,
                 "final_loss": fitted.final_loss,
+                **({"fit": fitted.conduct} if fitted.conduct else {}),
                 **({"search": found} if found else {}),
             },
         )
@@ -277,6 +288,14 @@ def _store(
             category="pipeline",
             is_hyperparameter=False,
         )
+        log_parameters(
+            session,
+            run.run_id,
+            {f"fit.{key}": value for key, value in fitted.conduct.items()},
+            category="fit",
+            is_hyperparameter=False,
+        )
+        clear_streamed(session, run.run_id)
         rows = _curve_rows(fitted, model.model_id)
         if found:
             how = {f"search.{key}": found[key] for key in _SETTINGS if found[key] is not None}
@@ -311,14 +330,17 @@ def _found(search: Search | None, chosen: Chosen | None) -> dict[str, Any]:
 
 
 def _curve_rows(fitted: FittedModel, model_id: int) -> list[MetricRow]:
-    rows = []
-    for name, curve in fitted.curves.items():
-        kind = "train" if name == "train_loss" else "validation"
-        rows += [
-            MetricRow(name, loss, step=step, dataset_type=kind, model_id=model_id)  # type: ignore[arg-type]
-            for step, loss in curve
-        ]
-    return rows
+    return [
+        MetricRow(name, loss, step=step, dataset_type=CURVES[name], model_id=model_id)
+        for name, curve in fitted.curves.items()
+        for step, loss in curve
+    ]
+
+
+def _mixed_precision(pipeline: Pipeline, spec: ModelSpec) -> dict[str, object]:
+    """What a fit in mixed precision is marked with; full precision leaves no mark."""
+    used = resolved_precision(pipeline.precision) if spec.kind.is_neural else "32-true"
+    return {} if used == "32-true" else {"precision": used}
 
 
 def _fit_until(pipeline: Pipeline, quarter: Quarter) -> pd.Timestamp:

@@ -6,7 +6,6 @@ import json
 import math
 import pickle
 import time
-import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ import numpy.typing as npt
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import ArtifactError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
-from ts_forecast.training.neural import build_neural, fit_dataset, quiet_libraries
+from ts_forecast.training.neural import quiet_libraries
+from ts_forecast.training.neural_fit import fit_neural
+from ts_forecast.training.options import FitOptions
 from ts_forecast.training.statistical import fit_series
 
 _DESCRIPTION = "ts_forecast.json"
@@ -36,6 +37,7 @@ class FittedModel:
         curves: ``{name: [(step, loss), …]}``.
         samples: observations that it was fitted on.
         seconds: wall time of the fit.
+        conduct: how a neural fit went (``neural_fit.NeuralFit``); empty for others.
     """
 
     spec: ModelSpec
@@ -45,6 +47,7 @@ class FittedModel:
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     samples: int = 0
     seconds: float = 0.0
+    conduct: dict[str, Any] = field(default_factory=dict)
 
     @property
     def final_loss(self) -> float | None:
@@ -73,13 +76,16 @@ class FittedModel:
             (folder / _SERIES).write_bytes(pickle.dumps(self.series, protocol=5))
 
 
-def fit_model(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> FittedModel:
-    """Fit a model on all of a panel.
+def fit_model(
+    pipeline: Pipeline, spec: ModelSpec, panel: Panel, options: FitOptions | None = None
+) -> FittedModel:
+    """Fit a model on all of a panel; with early stopping or ``val_size``, on all but its end.
 
     Args:
         panel: cut at what the model may see (``Panel.until``) and filled (``Panel.filled``).
 
     Raises:
+        OutOfMemoryError: memory does not suffice, even for the smallest batches.
         TrainingError: the library refuses, or the loss is not finite.
     """
     begun = time.monotonic()
@@ -95,24 +101,8 @@ def fit_model(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> FittedModel:
     samples, mask = panel.n_rows, None
     if spec.kind.multivariate:
         panel, mask = _aligned(panel)
-    model = build_neural(pipeline, spec, panel.n_series)
-    dataset = fit_dataset(panel, pipeline, spec, mask)
-    val_size = pipeline.horizon if (model.early_stop_patience_steps or 0) > 0 else 0
-    try:
-        with warnings.catch_warnings():
-            quiet_libraries()
-            model.fit(dataset, val_size=val_size)
-    except SystemExit as end:
-        # Lightning makes an exit with code 1 of a Ctrl-C.
-        if isinstance(end.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    except Exception as error:  # noqa: BLE001 — Lightning and torch raise all kinds
-        raise TrainingError(
-            f"Pipeline {pipeline.name}, model {spec.name}: the fit failed on {panel.n_series} series "
-            f"with {panel.n_rows} rows: {' '.join(str(error).split())}.",
-            remedy="Check input_size against the length of the window, and the model's parameters.",
-        ) from error
+    fit = fit_neural(pipeline, spec, panel, mask, options or FitOptions())
+    model = fit.model
     curves = {
         "train_loss": _curve(model.train_trajectories),
         "valid_loss": _curve(model.valid_trajectories),
@@ -125,7 +115,8 @@ def fit_model(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> FittedModel:
                 f"Pipeline {pipeline.name}, model {spec.name}: {name} is not finite at step {bad[0]}.",
                 remedy="Lower learning_rate, set scaler_type, or look for extreme values in y.",
             )
-    return FittedModel(spec, model, {}, panel.unique_ids, curves, samples, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    return FittedModel(spec, model, {}, panel.unique_ids, curves, samples, seconds, fit.conduct)
 
 
 def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
@@ -151,6 +142,8 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
         quiet_libraries()
         model = getattr(library, spec.model).load(str(folder / _WEIGHTS), map_location="cpu")
         model.trainer_kwargs["accelerator"] = accelerator()
+        # Forecasts are made in full precision, and on whatever device this process has.
+        model.trainer_kwargs.pop("precision", None)
         if description["inference_input_size"] is not None:
             # The library stores it after adding one for recurrent models, and adds one again.
             model.inference_input_size = description["inference_input_size"]
