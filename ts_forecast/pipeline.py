@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ts_forecast.champion_rule import ChampionRule
+from ts_forecast.champion_rule import Metric as Metric
 from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
@@ -30,7 +32,6 @@ _RESERVED_COLUMNS = {"unique_id", "ds", "y"}
 CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
 Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
-Metric = Literal["mae", "mse", "rmse", "mape", "smape", "mase", "rmsse", "bias"]
 
 
 class Exogenous(Strict):
@@ -156,23 +157,6 @@ class ModelSpec(Strict):
         return self.model_copy(update={**update, "search_space": None, "search": None})
 
 
-class ChampionRule(Strict):
-    """How a pipeline's champion of a quarter is chosen, from the quarters before it."""
-
-    metric: Literal[Metric, "mqloss", "scaled_crps"] | None = Field(
-        None, description="What is smallest for the best; default: the first of `metrics`."
-    )
-    quarters: int = Field(4, ge=1, le=40, description="Quarters before it that count.")
-    margin: float = Field(
-        0.02,
-        ge=0,
-        le=10,
-        description="A model that is worse than the current champion by more than this part is "
-        "refused.",
-    )
-    approval: bool = Field(False, description="Whether a person must let a champion go on.")
-
-
 class Pipeline(Strict):
     """A forecasting problem. One ``experiments`` row.
 
@@ -277,18 +261,9 @@ class Pipeline(Strict):
                 )
             self._check_exogenous(model)
             self._check_search(model)
-        self._check_champion()
+        if problem := self.champion.problem(self.metrics, bool(self.levels)):
+            raise ValueError(problem)
         return self
-
-    def _check_champion(self) -> None:
-        metric = self.champion.metric
-        if metric in OF_QUANTILES:
-            if not self.levels:
-                raise ValueError(f"champion.metric: {metric} needs `levels`")
-        elif metric is not None and metric not in self.metrics:
-            raise ValueError(
-                f"champion.metric: found {metric!r}, allowed: {', '.join(self.metrics)}"
-            )
 
     def _check_search(self, model: ModelSpec) -> None:
         search = model.search
