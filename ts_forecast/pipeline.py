@@ -15,11 +15,15 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from ts_forecast.champion_rule import ChampionRule
+from ts_forecast.champion_rule import Metric as Metric
 from ts_forecast.check_limits import CheckLimits
 from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
 from ts_forecast.model_catalogue import ENSEMBLE, ModelKind, catalogue
+from ts_forecast.pipeline_columns import CalendarFeature as CalendarFeature
+from ts_forecast.pipeline_columns import Exogenous as Exogenous
 from ts_forecast.pipeline_source import FileFormat as FileFormat
 from ts_forecast.pipeline_source import Source, Strict
 from ts_forecast.quarters import YEARS, Quarter, quarter_range
@@ -30,37 +34,9 @@ _ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
 _RESERVED_COLUMNS = {"unique_id", "ds", "y"}
 # Of neural models, beside those of their constructors.
 OWN_PARAMETERS = ("val_size",)
-CalendarFeature = Literal["hour", "weekday", "monthday", "week", "month", "quarter"]
 Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
 Retrain = Literal["never", "on_restated_data"]
-Metric = Literal["mae", "mse", "rmse", "mape", "smape", "mase", "rmsse", "bias"]
-
-
-class Exogenous(Strict):
-    """Exogenous columns by what is known of them at a cutoff."""
-
-    future: tuple[str, ...] = Field((), description="Known ahead over the whole horizon.")
-    historic: tuple[str, ...] = Field((), description="Known up to the cutoff only.")
-    static: tuple[str, ...] = Field((), description="One value a series, numeric.")
-    calendar: tuple[CalendarFeature, ...] = Field(
-        (), description="Made from ds, each a sine and a cosine; known ahead."
-    )
-
-    @property
-    def calendar_columns(self) -> tuple[str, ...]:
-        """Names of the columns made from ``calendar``."""
-        return tuple(f"{name}_{wave}" for name in self.calendar for wave in ("sin", "cos"))
-
-    @property
-    def all_future(self) -> tuple[str, ...]:
-        """Named future columns, then those of the calendar: the order of model inputs."""
-        return (*self.future, *self.calendar_columns)
-
-    @property
-    def temporal(self) -> tuple[str, ...]:
-        """Columns that the source must hold, in the order of a panel's exogenous columns."""
-        return (*self.future, *self.historic)
 
 
 class ModelSpec(Strict):
@@ -158,23 +134,6 @@ class ModelSpec(Strict):
             return self
         update = {"model": self.kind.searches, "parameters": parameters}
         return self.model_copy(update={**update, "search_space": None, "search": None})
-
-
-class ChampionRule(Strict):
-    """How a pipeline's champion of a quarter is chosen, from the quarters before it."""
-
-    metric: Literal[Metric, "mqloss", "scaled_crps"] | None = Field(
-        None, description="What is smallest for the best; default: the first of `metrics`."
-    )
-    quarters: int = Field(4, ge=1, le=40, description="Quarters before it that count.")
-    margin: float = Field(
-        0.02,
-        ge=0,
-        le=10,
-        description="A model that is worse than the current champion by more than this part is "
-        "refused.",
-    )
-    approval: bool = Field(False, description="Whether a person must let a champion go on.")
 
 
 class Pipeline(Strict):
@@ -304,18 +263,9 @@ class Pipeline(Strict):
             self._check_exogenous(model)
             self._check_search(model)
             self._check_validation(model)
-        self._check_champion()
+        if problem := self.champion.problem(self.metrics, bool(self.levels)):
+            raise ValueError(problem)
         return self
-
-    def _check_champion(self) -> None:
-        metric = self.champion.metric
-        if metric in OF_QUANTILES:
-            if not self.levels:
-                raise ValueError(f"champion.metric: {metric} needs `levels`")
-        elif metric is not None and metric not in self.metrics:
-            raise ValueError(
-                f"champion.metric: found {metric!r}, allowed: {', '.join(self.metrics)}"
-            )
 
     def _check_validation(self, model: ModelSpec) -> None:
         given = model.parameters.get("val_size", self.horizon)

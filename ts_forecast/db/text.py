@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sqlalchemy.exc import DBAPIError
+
 _REPLACEMENT = "\ufffd"
+_MAX_ERROR_LENGTH = 1000
 
 
 def unstorable(text: str, longest: int | None = None) -> str | None:
@@ -71,3 +74,10 @@ def storable(text: str) -> str:
     """
     whole = text.replace("\0", _REPLACEMENT)
     return "".join(_REPLACEMENT if "\ud800" <= letter <= "\udfff" else letter for letter in whole)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's kind and words in one line that can be stored, of 1,000 characters at most."""
+    # A DBAPIError's own text repeats the statement and its parameters.
+    words = storable(str(error.orig) if isinstance(error, DBAPIError) else str(error))
+    return f"{type(error).__name__}: {' '.join(words.split())}"[:_MAX_ERROR_LENGTH].rstrip(": ")

@@ -23,12 +23,12 @@ from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Engine, Numeric, cast, func, select, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, aliased
 
 from ts_forecast.db.engine import exclusive
 from ts_forecast.db.retry import Patience, in_transaction
-from ts_forecast.db.text import storable
+from ts_forecast.db.text import one_line
 from ts_forecast.errors import CommitUnknownError, DatabaseError
 from ts_forecast.logs.context import bound
 from ts_forecast.quarters import Quarter
@@ -39,7 +39,6 @@ from ts_forecast.tracking.tracker import Ending, NullTracker, Tracker
 RunKind = Literal["train", "predict", "evaluate", "trial"]
 SourceType = Literal["notebook", "script", "cli", "api", "scheduled"]
 _MAX_NAME_LENGTH = 255
-_MAX_ERROR_LENGTH = 1000
 # What ended a run must not wait long to be heard because the database is down.
 _SHORT = Patience(attempts=3, seconds=2.0, first_wait=0.2)
 _log = logging.getLogger(__name__)
@@ -312,11 +311,11 @@ def _recorded(engine: Engine, run: OpenRun) -> Iterator[None]:
             )
         ending = "completed"
     except Exception as error:
-        _record_quietly(engine, run, "failed", _one_line(error))
+        _record_quietly(engine, run, "failed", one_line(error))
         raise
     except BaseException as error:
         ending = "killed"
-        _record_quietly(engine, run, "killed", _one_line(error))
+        _record_quietly(engine, run, "killed", one_line(error))
         raise
     finally:
         run.tracker.finish(run.run_uuid, ending)
@@ -399,9 +398,3 @@ def _ended() -> dict[str, Any]:
         "end_time": func.clock_timestamp(),
         "execution_duration_seconds": func.greatest(0, cast(seconds, Numeric(12, 3))),
     }
-
-
-def _one_line(error: BaseException) -> str:
-    # A DBAPIError's own text repeats the statement and its parameters.
-    text = storable(str(error.orig) if isinstance(error, DBAPIError) else str(error))
-    return f"{type(error).__name__}: {' '.join(text.split())}"[:_MAX_ERROR_LENGTH].rstrip(": ")
