@@ -25,6 +25,9 @@ from ts_forecast.pipeline import Missing, Pipeline
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+# Rows that are copied at once while a panel is hashed.
+_HASHED_ROWS = 1_000_000
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -94,9 +97,11 @@ class Panel:
         """
         grid = pipeline.grid
         names = pipeline.exogenous.temporal
-        codes, ids = pd.factorize(frame["unique_id"], sort=True)
+        codes, ids = _series_codes(frame["unique_id"])
         index = grid.index(pd.DatetimeIndex(frame["ds"]))
-        order = np.lexsort((index, codes))
+        # One key: quarters come sorted, and a stable sort merges what is.
+        span = int(index.max() - index.min()) + 1 if len(index) else 1
+        order = np.argsort(codes * span + (index - index.min(initial=0)), kind="stable")
         codes, index = codes[order], index[order]
         values = frame[["y", *names]].to_numpy(dtype=np.float64)[order]
 
@@ -367,17 +372,35 @@ class Panel:
 
     def content_hash(self) -> str:
         """SHA-256 of everything that a model or forecast could read from this panel."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
         digest = hashlib.sha256()
         header = [self.grid.freq, list(self.unique_ids), list(self.columns), self.future]
         digest.update(repr(header).encode())
         for array in (self.first, self.indptr, self.y, self.exogenous):
-            # NaN has many bit patterns; one of them is ours.
-            clean = np.where(np.isnan(array), np.nan, array) if array.dtype.kind == "f" else array
-            digest.update(np.ascontiguousarray(clean).tobytes())
+            for begin in range(0, len(array), _HASHED_ROWS):
+                part = array[begin : begin + _HASHED_ROWS]
+                # NaN has many bit patterns; one of them is ours.
+                clean = np.where(np.isnan(part), np.nan, part) if part.dtype.kind == "f" else part
+                digest.update(np.ascontiguousarray(clean).tobytes())
         if self.static is not None:
             digest.update(repr(list(self.static.columns)).encode())
             digest.update(np.ascontiguousarray(self.static.to_numpy(np.float64)).tobytes())
         return digest.hexdigest()
+
+
+def _series_codes(names: pd.Series) -> tuple[IntArray, npt.NDArray[np.object_]]:
+    """The number of each row's series, and the names in ascending order."""
+    if not isinstance(names.dtype, pd.CategoricalDtype):
+        codes, ids = pd.factorize(names, sort=True)
+        return codes.astype(np.int64), np.asarray(ids, dtype=object)
+    categories = np.asarray(names.cat.categories, dtype=object)
+    order = np.argsort(categories)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[names.cat.codes.to_numpy()], categories[order]
 
 
 def _static_of(
