@@ -18,6 +18,7 @@ import pandas as pd
 
 from ts_forecast.cutoffs import SlicePlan
 from ts_forecast.datasets.calendar import calendar_values
+from ts_forecast.datasets.columns import series_codes
 from ts_forecast.errors import DatasetError
 from ts_forecast.frequency import Grid, IntArray
 from ts_forecast.pipeline import Missing, Pipeline
@@ -97,7 +98,7 @@ class Panel:
         """
         grid = pipeline.grid
         names = pipeline.exogenous.temporal
-        codes, ids = _series_codes(frame["unique_id"])
+        codes, ids = series_codes(frame["unique_id"])
         index = grid.index(pd.DatetimeIndex(frame["ds"]))
         # One key: quarters come sorted, and a stable sort merges what is.
         span = int(index.max() - index.min()) + 1 if len(index) else 1
@@ -389,18 +390,6 @@ class Panel:
             digest.update(repr(list(self.static.columns)).encode())
             digest.update(np.ascontiguousarray(self.static.to_numpy(np.float64)).tobytes())
         return digest.hexdigest()
-
-
-def _series_codes(names: pd.Series) -> tuple[IntArray, npt.NDArray[np.object_]]:
-    """The number of each row's series, and the names in ascending order."""
-    if not isinstance(names.dtype, pd.CategoricalDtype):
-        codes, ids = pd.factorize(names, sort=True)
-        return codes.astype(np.int64), np.asarray(ids, dtype=object)
-    categories = np.asarray(names.cat.categories, dtype=object)
-    order = np.argsort(categories)
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return rank[names.cat.codes.to_numpy()], categories[order]
 
 
 def _static_of(
