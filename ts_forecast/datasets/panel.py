@@ -26,9 +26,6 @@ from ts_forecast.pipeline import Missing, Pipeline
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Rows that are copied at once while a panel is hashed.
-_HASHED_ROWS = 1_000_000
-
 
 @dataclass(frozen=True)
 class Issued:
@@ -100,9 +97,7 @@ class Panel:
         names = pipeline.exogenous.temporal
         codes, ids = series_codes(frame["unique_id"])
         index = grid.index(pd.DatetimeIndex(frame["ds"]))
-        # One key: quarters come sorted, and a stable sort merges what is.
-        span = int(index.max() - index.min()) + 1 if len(index) else 1
-        order = np.argsort(codes * span + (index - index.min(initial=0)), kind="stable")
+        order = np.lexsort((index, codes))
         codes, index = codes[order], index[order]
         values = frame[["y", *names]].to_numpy(dtype=np.float64)[order]
 
@@ -381,11 +376,9 @@ class Panel:
         header = [self.grid.freq, list(self.unique_ids), list(self.columns), self.future]
         digest.update(repr(header).encode())
         for array in (self.first, self.indptr, self.y, self.exogenous):
-            for begin in range(0, len(array), _HASHED_ROWS):
-                part = array[begin : begin + _HASHED_ROWS]
-                # NaN has many bit patterns; one of them is ours.
-                clean = np.where(np.isnan(part), np.nan, part) if part.dtype.kind == "f" else part
-                digest.update(np.ascontiguousarray(clean).tobytes())
+            # NaN has many bit patterns; one of them is ours.
+            clean = np.where(np.isnan(array), np.nan, array) if array.dtype.kind == "f" else array
+            digest.update(np.ascontiguousarray(clean).tobytes())
         if self.static is not None:
             digest.update(repr(list(self.static.columns)).encode())
             digest.update(np.ascontiguousarray(self.static.to_numpy(np.float64)).tobytes())
