@@ -98,7 +98,7 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
     webserver = ("dagster_webserver", "-h", host, "-p", str(port), *workspace)
     children = [
         _Child("webserver", webserver, environment),
-        _Child("daemon", ("dagster._daemon", "run", *workspace), environment),
+        _Child("daemon", ("resources.daemon", "run", *workspace), environment),
     ]
     announcer = threading.Thread(
         target=_announce, args=(_address(host, port), stop, console), daemon=True

@@ -22,7 +22,6 @@ from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
 from ts_forecast.model_catalogue import ENSEMBLE, ModelKind, catalogue
-from ts_forecast.pipeline_columns import CalendarFeature as CalendarFeature
 from ts_forecast.pipeline_columns import Exogenous as Exogenous
 from ts_forecast.pipeline_source import FileFormat as FileFormat
 from ts_forecast.pipeline_source import Source, Strict
@@ -181,13 +180,11 @@ class Pipeline(Strict):
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
     live: bool = Field(
         False,
-        description="Whether its sensor runs unless it is stopped; otherwise it can be started in the "
-        "UI.",
+        description="Whether its sensor runs unless stopped; else it can be started in the UI.",
     )
     retrain: Retrain = Field(
         "never",
-        description="on_restated_data: its sensor has models trained again when what they were fitted "
-        "on has changed.",
+        description="on_restated_data: its sensor has models of changed data trained again.",
     )
     settle_seconds: int = Field(
         10,
@@ -271,8 +268,7 @@ class Pipeline(Strict):
         given = model.parameters.get("val_size", self.horizon)
         if not isinstance(given, int) or isinstance(given, bool) or given < self.horizon:
             raise ValueError(
-                f"models.{model.name}.parameters.val_size: found {given!r}, a whole number of steps is "
-                f"wanted, at least the horizon, {self.horizon}"
+                f"models.{model.name}.parameters.val_size: found {given!r}, at least {self.horizon} wanted"
             )
 
     def _check_search(self, model: ModelSpec) -> None:

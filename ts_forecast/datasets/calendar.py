@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ts_forecast.pipeline import CalendarFeature
+from ts_forecast.pipeline_columns import CalendarFeature
 
 
 def calendar_values(

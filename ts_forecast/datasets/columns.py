@@ -175,3 +175,15 @@ def _shown(value: object) -> str:
         return "an empty cell"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def series_codes(names: pd.Series) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.object_]]:
+    """The number of each row's series, and the names in ascending order."""
+    if not isinstance(names.dtype, pd.CategoricalDtype):
+        codes, ids = pd.factorize(names, sort=True)
+        return codes.astype(np.int64), np.asarray(ids, dtype=object)
+    categories = np.asarray(names.cat.categories, dtype=object)
+    order = np.argsort(categories)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[names.cat.codes.to_numpy()], categories[order]

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ts_forecast.cutoffs import SlicePlan
 from ts_forecast.datasets.calendar import calendar_values
+from ts_forecast.datasets.columns import series_codes
 from ts_forecast.errors import DatasetError
 from ts_forecast.frequency import Grid, IntArray
 from ts_forecast.pipeline import Missing, Pipeline
@@ -94,7 +95,7 @@ class Panel:
         """
         grid = pipeline.grid
         names = pipeline.exogenous.temporal
-        codes, ids = pd.factorize(frame["unique_id"], sort=True)
+        codes, ids = series_codes(frame["unique_id"])
         index = grid.index(pd.DatetimeIndex(frame["ds"]))
         order = np.lexsort((index, codes))
         codes, index = codes[order], index[order]
@@ -367,6 +368,10 @@ class Panel:
 
     def content_hash(self) -> str:
         """SHA-256 of everything that a model or forecast could read from this panel."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
         digest = hashlib.sha256()
         header = [self.grid.freq, list(self.unique_ids), list(self.columns), self.future]
         digest.update(repr(header).encode())

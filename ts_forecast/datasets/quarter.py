@@ -20,7 +20,13 @@ from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.readers import read_source, read_static, source_files
 from ts_forecast.datasets.set_aside import without_set_aside
 from ts_forecast.datasets.sources import RawFile, definition_hash, record_raw_files, survey
-from ts_forecast.datasets.store import StoredTable, load_frame, processed_folder, store_frame
+from ts_forecast.datasets.store import (
+    StoredTable,
+    load_frame,
+    load_frames,
+    processed_folder,
+    store_frame,
+)
 from ts_forecast.datasets.validation import History, check_claim, examine, merge
 from ts_forecast.db.engine import lock_in_transaction
 from ts_forecast.db.retry import in_transaction
@@ -329,16 +335,16 @@ def load_panel(session: Session, pipeline: Pipeline, first: Quarter, last: Quart
             f"Pipeline {pipeline.name}: no dataset from {first.label} to {last.label}.",
             remedy=f"Materialize {pipeline.name}/datasets for these quarters first.",
         )
-    frames = [load_frame(Path(row.file_path), row.file_hash or "") for row in rows.values()]
+    files = [(Path(row.file_path), row.file_hash or "") for row in rows.values()]
     companions = (list(rows.values())[-1].metadata_ or {}).get("companions", {})
     if "ahead" in companions and companions["ahead"]["rows"]:
         ahead = companions["ahead"]
-        frames.append(load_frame(Path(ahead["path"]), ahead["sha256"]))
+        files.append((Path(ahead["path"]), ahead["sha256"]))
     static = None
     if "static" in companions:
         stored = companions["static"]
         static = load_frame(Path(stored["path"]), stored["sha256"]).set_index("unique_id")
-    panel = Panel.from_frame(pd.concat(frames, ignore_index=True), pipeline, static)
+    panel = Panel.from_frame(load_frames(files), pipeline, static)
     versions = tuple((row.dataset_id, row.file_hash or "") for row in rows.values())
     return replace(panel, datasets=versions)
 
