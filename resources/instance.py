@@ -76,6 +76,7 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
         "DATABASE_POOL_TIMEOUT": str(settings.database_pool_timeout),
         "DATABASE_ECHO": str(settings.database_echo).lower(),
         "ENABLE_GPU": str(settings.enable_gpu).lower(),
+        "GPU_MEMORY_LIMIT": str(settings.gpu_memory_limit),
         "MAX_PARALLEL_RUNS": str(settings.max_parallel_runs),
         # Results depend on the order of a set in neuralforecast.
         "PYTHONHASHSEED": "0",
@@ -89,6 +90,7 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
     for name, secret in (
         ("DATABASE_READ_URL", settings.database_read_url),
         ("TS_FORECAST_SECRET_KEYS", settings.secret_keys),
+        ("TS_FORECAST_WEBHOOK_URL", settings.webhook_url),
     ):
         if secret is not None:
             environment[name] = secret.get_secret_value()

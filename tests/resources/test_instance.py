@@ -88,6 +88,7 @@ def test_dagster_environment__secrets_and_logs__reach_the_children(
         update={
             "database_read_url": SecretStr("postgresql+psycopg://reader@replica/db"),
             "secret_keys": SecretStr("a key"),
+            "webhook_url": SecretStr("https://hooks.example.org/x"),
             "user": "ops",
             "log_to_database": False,
             "slots": 3,
