@@ -47,7 +47,7 @@ def test_load_pipeline__minimal__has_the_documented_defaults(tmp_path: Path) -> 
         ({"horizon": "soon"}, r"horizon: found 'soon'"),
         ({"horizn": 3}, r"horizn: unknown key, allowed: .*horizon"),
         ({"checks": {"psi": 1}}, r"checks\.psi: unknown key, allowed: .*max_psi"),
-        ({"checks": {"off": ["drft"]}}, r"checks\.off\.0: found 'drft'.*'drift'"),
+        ({"checks": {"skip": ["drft"]}}, r"checks\.skip\.0: found 'drft'.*'drift'"),
         ({"source": {"files": "x", "colour": 1}}, r"source\.colour: unknown key, allowed: .*wide"),
         (
             {"source": {"files": "x", "wide": {"ids": "a"}}},

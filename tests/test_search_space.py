@@ -191,14 +191,19 @@ def test_parse_spaces__wrong__names_file_space_and_parameter(
 
 def test_documentation__its_examples__are_right(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "pipeline-file.md").read_text(encoding="utf-8")
-    models, spaces = (
-        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.S)
-    )
-    file = tmp_path / "shop.yaml"
-    content = {"source": {"files": "x"}, "frequency": "h", "horizon": 24, "start": "2024-01-01"}
-    file.write_text(yaml.safe_dump(content | models), encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    (spaces,) = (yaml.safe_load(block) for block in blocks if "space:\n" in block[:120])
+    pipelines = []
+    for block in blocks:
+        content = {"source": {"files": "x"}, "frequency": "h", "horizon": 24, "start": "2024-01-01"}
+        if "models:" not in block:
+            content["models"] = ["NHITS"]
+        if set(yaml.safe_load(block)) == set(spaces):
+            continue
+        file = tmp_path / "shop.yaml"
+        file.write_text(yaml.safe_dump(content) + block, encoding="utf-8")
+        pipelines.append(load_pipeline(file))
 
-    pipeline = load_pipeline(file)
-
-    names = {m.search_space for m in pipeline.models if isinstance(m.search_space, str)}
+    models = [model for pipeline in pipelines for model in pipeline.models]
+    names = {m.search_space for m in models if isinstance(m.search_space, str)}
     assert names == set(parse_spaces(spaces, origin="pipeline-file.md"))

@@ -29,7 +29,7 @@ CheckName = Literal[
 class CheckLimits(Strict):
     """Limits of the checks; the defaults are meant to be silent on healthy data."""
 
-    off: tuple[CheckName, ...] = Field((), description="Checks that are not made.")
+    skip: tuple[CheckName, ...] = Field((), description="Checks that are not made.")
     max_lag_steps: int = Field(
         0,
         ge=0,

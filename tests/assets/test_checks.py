@@ -132,7 +132,7 @@ def test_checks__wrong_quarter__stops_what_depends_on_it_and_materializes_the_ot
 def test_check_specs__left_out__are_no_checks_of_the_asset(
     make_problem: Callable[..., Problem],
 ) -> None:
-    problem = make_problem(models=BASELINE, levels=[], checks={"off": ["gaps", "beats_baseline"]})
+    problem = make_problem(models=BASELINE, levels=[], checks={"skip": ["gaps", "beats_baseline"]})
 
     datasets = build_dataset_assets(problem.pipeline)[0]
     summaries = build_metric_summaries(problem.pipeline)

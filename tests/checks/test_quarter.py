@@ -147,7 +147,7 @@ def test_check_slice__exploding_forecast__blocks_unless_the_limit_is_wider(
     assert "1e+06 for 'a'" in results["sane_values"].reason
     assert results["complete_slice"].passed
     assert slice_checks(problem, max_range_multiple=1e9)["sane_values"].passed
-    assert set(slice_checks(problem, off=["leakage", "sane_values"])) == {"complete_slice"}
+    assert set(slice_checks(problem, skip=["leakage", "sane_values"])) == {"complete_slice"}
 
 
 def test_check_scores__worse_than_the_baseline_and_too_narrow__warns(problem: Problem) -> None:

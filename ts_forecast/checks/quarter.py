@@ -40,7 +40,7 @@ OF_SUMMARIES: tuple[CheckName, ...] = ("beats_baseline", "accuracy_decay", "inte
 
 def names_of(pipeline: Pipeline, names: Iterable[CheckName]) -> tuple[CheckName, ...]:
     """Those of the checks that are made for a pipeline."""
-    needless: set[CheckName] = set(pipeline.checks.off)
+    needless: set[CheckName] = set(pipeline.checks.skip)
     if not pipeline.levels:
         needless.add("interval_coverage")
     if pipeline.baseline_model is None:
@@ -72,7 +72,7 @@ def check_features(session: Session, pipeline: Pipeline, quarter: Quarter) -> li
     Raises:
         DatasetError: the quarter was never ingested, or a file is damaged.
     """
-    if "drift" in pipeline.checks.off:
+    if "drift" in pipeline.checks.skip:
         return []
     frame = _frame(session, pipeline, quarter)
     try:
@@ -108,10 +108,10 @@ def check_slice(session: Session, pipeline: Pipeline, quarter: Quarter) -> list[
         TrainingError: a model was never trained.
     """
     results = []
-    if "leakage" not in pipeline.checks.off:
+    if "leakage" not in pipeline.checks.skip:
         found = [check_model(session, pipeline, quarter, spec.name)[0] for spec in pipeline.models]
         results.append(_together(found))
-    if {"complete_slice", "sane_values"} - set(pipeline.checks.off):
+    if {"complete_slice", "sane_values"} - set(pipeline.checks.skip):
         plan = pipeline.slice_plan(quarter)
         extent = slice_extent(session, experiment_id(session, pipeline.name), quarter)
         panel = slice_history(session, pipeline, quarter)
@@ -155,7 +155,7 @@ def _frame(session: Session, pipeline: Pipeline, quarter: Quarter) -> pd.DataFra
 
 
 def _wanted(pipeline: Pipeline, results: list[CheckResult]) -> list[CheckResult]:
-    return [result for result in results if result.name not in pipeline.checks.off]
+    return [result for result in results if result.name not in pipeline.checks.skip]
 
 
 def _together(results: list[CheckResult]) -> CheckResult:
