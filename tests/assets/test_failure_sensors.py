@@ -71,7 +71,7 @@ def test_run_failures__a_bad_file__one_line_in_the_log_and_to_the_webhook(
 def test_check_failures__new_ones_once_each(
     make_problem: Callable[..., Problem], engine: Engine, receiver: Receiver
 ) -> None:
-    gaps = make_problem(checks={"max_missing_share": 0, "off": ["drift"]})
+    gaps = make_problem(checks={"max_missing_share": 0, "skip": ["drift"]})
     _, sensor = build_failure_sensors(watched(gaps.settings, receiver), ["shop"])
 
     def materialize(instance: dg.DagsterInstance) -> None:
