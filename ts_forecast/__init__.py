@@ -10,7 +10,7 @@ Where do I go to …?
 - find out what arrived and what it calls for: ``arrivals``
 - train: ``training``; forecast and publish: ``predictions``; score: ``evaluation``
 - judge a quarter: ``checks``, ``check_limits``; put it on one page: ``reports``
-- choose a champion: ``evaluation.champion``, ``champion_rule``; move it through its stages: ``registry.stages``
+- choose a champion: ``evaluation.champion``, ``champion_rule``; its stages: ``registry.stages``
 - search a model's parameters: ``search``; say what is searched: ``search_space``
 - read or write a setting that lives in the database, or a secret: ``configuration``
 - find out where log records go: ``logs``
