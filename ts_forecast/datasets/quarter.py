@@ -7,13 +7,14 @@ restates as its parent. Rows and files of a call become visible together.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.panel import Panel
@@ -277,15 +278,22 @@ def dataset_name(pipeline: Pipeline, quarter: Quarter) -> str:
 
 def current_dataset(session: Session, pipeline: Pipeline, quarter: Quarter) -> Dataset | None:
     """The newest version of a quarter."""
-    return session.scalar(
+    return current_datasets(session, pipeline, [quarter]).get(quarter)
+
+
+def current_datasets(
+    session: Session, pipeline: Pipeline, quarters: Iterable[Quarter]
+) -> dict[Quarter, Dataset]:
+    """The newest version of each quarter, in the quarters' order, those never ingested left out."""
+    names = {dataset_name(pipeline, quarter): quarter for quarter in quarters}
+    newest = session.scalars(
         select(Dataset)
-        .where(
-            Dataset.dataset_name == dataset_name(pipeline, quarter),
-            Dataset.dataset_type == "processed",
-        )
-        .order_by(Dataset.dataset_id.desc())
-        .limit(1)
+        .ext(distinct_on(Dataset.dataset_name))
+        .where(Dataset.dataset_name.in_(names), Dataset.dataset_type == "processed")
+        .order_by(Dataset.dataset_name, Dataset.dataset_id.desc())
     )
+    found = {row.dataset_name: row for row in newest}
+    return {quarter: found[name] for name, quarter in names.items() if name in found}
 
 
 def stored_parts(row: Dataset) -> dict[str, str]:
@@ -308,7 +316,8 @@ def missing_quarters(
     session: Session, pipeline: Pipeline, quarters: Sequence[Quarter]
 ) -> list[Quarter]:
     """Those of the quarters that were never ingested."""
-    return [q for q in quarters if current_dataset(session, pipeline, q) is None]
+    found = current_datasets(session, pipeline, quarters)
+    return [quarter for quarter in quarters if quarter not in found]
 
 
 def load_panel(session: Session, pipeline: Pipeline, first: Quarter, last: Quarter) -> Panel:
@@ -319,22 +328,19 @@ def load_panel(session: Session, pipeline: Pipeline, first: Quarter, last: Quart
     Raises:
         DatasetError: no quarter of the range was ingested, one within it was not, or a file is damaged.
     """
-    rows: dict[Quarter, Dataset] = {}
-    for quarter in quarter_range(first, last):
-        row = current_dataset(session, pipeline, quarter)
-        if row is not None:
-            rows[quarter] = row
-        elif rows:
-            raise DatasetError(
-                f"Pipeline {pipeline.name}: {quarter.label} was never ingested, but quarters before "
-                "it were.",
-                remedy=f"Materialize {pipeline.name}/datasets for {quarter.key}.",
-            )
+    rows = current_datasets(session, pipeline, quarter_range(first, last))
     if not rows:
         raise DatasetError(
             f"Pipeline {pipeline.name}: no dataset from {first.label} to {last.label}.",
             remedy=f"Materialize {pipeline.name}/datasets for these quarters first.",
         )
+    for quarter in quarter_range(next(iter(rows)), last):
+        if quarter not in rows:
+            raise DatasetError(
+                f"Pipeline {pipeline.name}: {quarter.label} was never ingested, but quarters before "
+                "it were.",
+                remedy=f"Materialize {pipeline.name}/datasets for {quarter.key}.",
+            )
     files = [(Path(row.file_path), row.file_hash or "") for row in rows.values()]
     companions = (list(rows.values())[-1].metadata_ or {}).get("companions", {})
     if "ahead" in companions and companions["ahead"]["rows"]:

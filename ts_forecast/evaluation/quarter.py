@@ -14,7 +14,7 @@ import pandas as pd
 from sqlalchemy import Engine, insert, select, text, update
 from sqlalchemy.orm import Session
 
-from ts_forecast.datasets.quarter import current_dataset, load_panel
+from ts_forecast.datasets.quarter import current_datasets, load_panel
 from ts_forecast.db.engine import exclusive
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatabaseError, EvaluationError
@@ -189,10 +189,9 @@ def _bounds(experiment_id: int, quarter: Quarter) -> dict[str, object]:
 
 def _fingerprint(session: Session, pipeline: Pipeline, quarter: Quarter, published: _Slice) -> str:
     """Of everything that decides the scores, the history behind MASE's scale included."""
-    history = []
-    for part in pipeline.window(quarter):
-        dataset = current_dataset(session, pipeline, part)
-        history.append(dataset.file_hash if dataset is not None else None)
+    window = pipeline.window(quarter)
+    found = current_datasets(session, pipeline, window)
+    history = [found[part].file_hash if part in found else None for part in window]
     baseline = pipeline.baseline_model
     return fingerprint(
         {

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from ts_forecast.checks.accuracy import judged_metric
 from ts_forecast.checks.quarter import check_features, check_scores, check_slice
 from ts_forecast.checks.result import KINDS, CheckResult
-from ts_forecast.datasets.quarter import current_dataset
+from ts_forecast.datasets.quarter import current_datasets
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import EvaluationError
 from ts_forecast.evaluation.leaderboard import quarter_accuracy, telling_series, worst_series
@@ -26,6 +26,7 @@ from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.quarter import latest_forecasts
 from ts_forecast.quarters import Quarter
 from ts_forecast.reports.drawing import as_base64_png, forecast_figure, horizon_figure
+from ts_forecast.tables.dataset import Dataset
 from ts_forecast.tables.experiment import Run
 from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import experiment_id
@@ -179,24 +180,21 @@ def _lineage(session: Session, pipeline: Pipeline, quarter: Quarter) -> list[Sec
     rows = [_model_row(model) for model in models]
     names = [model.model_name for model in models]
     sections = [_table("Lineage: models", pd.DataFrame(rows, index=names))]
-    files = []
-    for part in (*pipeline.window(quarter), quarter):
-        dataset = current_dataset(session, pipeline, part)
-        if dataset is not None:
-            sources = (dataset.metadata_ or {}).get("sources", [])
-            files.append(
-                {
-                    "quarter": part.label,
-                    "version": dataset.version,
-                    "rows": dataset.num_rows,
-                    "sha256": (dataset.file_hash or "")[:16],
-                    "sources": ", ".join(
-                        f"{Path(s['path']).name} {s['sha256'][:12]}" for s in sources
-                    ),
-                }
-            )
+    datasets = current_datasets(session, pipeline, (*pipeline.window(quarter), quarter))
+    files = [_dataset_row(part, dataset) for part, dataset in datasets.items()]
     table = pd.DataFrame(files).set_index("quarter") if files else pd.DataFrame()
     return [*sections, _table("Lineage: datasets", table, "The window's, then the quarter's own.")]
+
+
+def _dataset_row(quarter: Quarter, dataset: Dataset) -> dict[str, object]:
+    sources = (dataset.metadata_ or {}).get("sources", [])
+    return {
+        "quarter": quarter.label,
+        "version": dataset.version,
+        "rows": dataset.num_rows,
+        "sha256": (dataset.file_hash or "")[:16],
+        "sources": ", ".join(f"{Path(s['path']).name} {s['sha256'][:12]}" for s in sources),
+    }
 
 
 def _model_row(model: Model) -> dict[str, object]:
