@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pandas as pd
 
-from ts_forecast.reports.drawing import as_base64_png, forecast_figure
+from ts_forecast.reports.drawing import as_base64_png, forecast_figure, mark_dates, set_margins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,8 +30,9 @@ def loss_plot(curves: pd.DataFrame, title: str) -> dg.MarkdownMetadataValue:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(figsize=(7, 3))
     axis = figure.subplots()
+    set_margins(figure)
     for name, rows in curves.groupby("name"):
         axis.plot(rows["step"], rows["value"], lw=1, label=name)
     axis.set_xlabel("step")
@@ -49,8 +50,10 @@ def history_plot(frame: pd.DataFrame, title: str) -> dg.MarkdownMetadataValue:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3), layout="constrained")
+    figure = Figure(figsize=(9, 3))
     axis = figure.subplots()
+    set_margins(figure)
+    mark_dates(axis)
     for unique_id, rows in frame.groupby("unique_id", observed=True):
         axis.plot(rows["ds"], rows["y"], lw=1, label=str(unique_id))
     axis.grid(alpha=0.25)

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _DPI = 90
+# Around the axes, in inches. Measuring every label instead (a constrained layout) doubles the time of
+# a drawing, and a backfill makes thousands.
+_LEFT, _RIGHT, _TOP, _BOTTOM, _BETWEEN = 0.75, 0.15, 0.6, 0.5, 0.55
 
 
 def forecast_figure(
@@ -30,8 +34,9 @@ def forecast_figure(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 2.8 * len(unique_ids)), layout="constrained")
+    figure = Figure(figsize=(10, 2.8 * len(unique_ids)))
     axes = figure.subplots(len(unique_ids), 1, squeeze=False)[:, 0]
+    set_margins(figure)
     for axis, (unique_id, role) in zip(axes, unique_ids, strict=True):
         series = frame[frame["unique_id"] == unique_id]
         actual = series.drop_duplicates("ds").sort_values("ds")
@@ -52,6 +57,7 @@ def forecast_figure(
         axis.set_title(f"{unique_id} ({role})", fontsize=10, loc="left")
         axis.grid(alpha=0.25)
         axis.margins(x=0.01)
+        mark_dates(axis)
     axes[0].legend(fontsize=8, ncols=6, loc="upper left")
     figure.suptitle(title, fontsize=11)
     return figure
@@ -65,8 +71,9 @@ def horizon_figure(by_horizon: pd.DataFrame, metric: str) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3), layout="constrained")
+    figure = Figure(figsize=(10, 3))
     axis = figure.subplots()
+    set_margins(figure)
     for model in by_horizon.columns:
         axis.plot(by_horizon.index.astype(str), by_horizon[model], marker="o", label=model)
     axis.set_xlabel("steps ahead")
@@ -74,6 +81,29 @@ def horizon_figure(by_horizon: pd.DataFrame, metric: str) -> Figure:
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, ncols=6)
     return figure
+
+
+def set_margins(figure: Figure) -> None:
+    """Room for titles and labels around the figure's axes, which stand one below the other."""
+    width, height = figure.get_size_inches()
+    rows = len(figure.axes)
+    each = (height - _TOP - _BOTTOM - _BETWEEN * (rows - 1)) / rows
+    figure.subplots_adjust(
+        left=_LEFT / width,
+        right=1 - _RIGHT / width,
+        top=1 - _TOP / height,
+        bottom=_BOTTOM / height,
+        hspace=_BETWEEN / each,
+    )
+
+
+def mark_dates(axis: Axes) -> None:
+    """A few dates below an axis of time, as short as they can be told apart."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
+    axis.xaxis.set_major_locator(locator)
+    axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
 def as_base64_png(figure: Figure) -> str:
