@@ -68,6 +68,7 @@ class ForkServer:
     Attributes:
         preload: modules to import before the first fork; one that is absent is skipped, with a
             warning on stderr.
+        preload_later: modules to import while the first children run and nobody waits.
         environment: variables added to the client's own.
         warm_up: run in the server after the imports; it must leave no threads and connections.
         last_will: run in a child of the server when the client ended without ``close``.
@@ -75,6 +76,7 @@ class ForkServer:
     """
 
     preload: Sequence[str] = ()
+    preload_later: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     warm_up: Task | None = None
     last_will: Task | None = None
@@ -110,6 +112,7 @@ class ForkServer:
         ours.send(
             {
                 "preload": list(self.preload),
+                "preload_later": list(self.preload_later),
                 "warm_up": self.warm_up and self.warm_up.pickled(),
                 "last_will": self.last_will and self.last_will.pickled(),
                 "grace_seconds": self.grace_seconds,

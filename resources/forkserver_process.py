@@ -31,26 +31,38 @@ def main(descriptor: int) -> None:
     connection: Connection[Any, Any] = Connection(descriptor)
     order = connection.recv()
     for name in order["preload"]:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            print(f"fork server: {name} is not preloaded: {error}", file=sys.stderr)
+        _preload(name)
     if order["warm_up"] is not None:
         try:
             _call(order["warm_up"])
         except Exception:  # noqa: BLE001 — a child that meets the same error reports it properly
             traceback.print_exc()
-    # Keeps the collector from writing to the pages that the children share.
-    gc.collect()
-    gc.freeze()
-    _Server(connection, order["grace_seconds"]).serve(order["last_will"])
+    _freeze()
+    server = _Server(connection, order["grace_seconds"], order["preload_later"])
+    server.serve(order["last_will"])
     # The client waits: leave out taking the imported libraries apart.
     os._exit(0)
 
 
+def _preload(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(f"fork server: {name} is not preloaded: {error}", file=sys.stderr)
+
+
+def _freeze() -> None:
+    """Keep the collector from writing to the pages that the children share."""
+    gc.collect()
+    gc.freeze()
+
+
 class _Server:
-    def __init__(self, connection: Connection[Any, Any], grace_seconds: float) -> None:
+    def __init__(
+        self, connection: Connection[Any, Any], grace_seconds: float, later: list[str]
+    ) -> None:
         self._connection = connection
+        self._later = later
         self._grace_seconds = grace_seconds
         self._children: dict[int, str] = {}
         self._wake_read, self._wake_write = os.pipe()
@@ -63,8 +75,12 @@ class _Server:
 
     def serve(self, last_will: bytes | None) -> None:
         while True:
-            self._wait(None)
+            self._wait(0 if self._children and self._later else None)
             if not self._connection.poll():
+                if self._children and self._later:
+                    # A child is at work and nobody waits: the time for what only later ones need.
+                    _preload(self._later.pop(0))
+                    _freeze()
                 continue
             try:
                 message = self._connection.recv()

@@ -56,6 +56,8 @@ _PRELOAD = (
     "pandas",
     "pyarrow.parquet",
 )
+# What scores, judges and draws: needed by the steps at a plan's end.
+_PRELOAD_LATER = ("scipy.stats", "matplotlib.figure", "matplotlib.dates", "jinja2")
 _TRAINING_PRELOAD = ("neuralforecast", "statsforecast", "matplotlib.figure")
 
 _TAIL_SECONDS = 0.1
@@ -203,6 +205,7 @@ class ForkedStepHandler(StepHandler):
         warm_up = Task(load_job, (serialize_value(plan_context.reconstructable_job),))
         self._plain = ForkServer(
             preload=_PRELOAD,
+            preload_later=_PRELOAD_LATER,
             environment=_server_environment(threads=1),
             warm_up=warm_up,
             last_will=Task(report_lost_run, (plan_context.instance.get_ref(), plan_context.run_id)),
@@ -210,6 +213,7 @@ class ForkedStepHandler(StepHandler):
         )
         self._training = ForkServer(
             preload=(*_PRELOAD, *self.preload),
+            preload_later=_PRELOAD_LATER,
             environment=_server_environment(self.placement.devices[0].threads),
             warm_up=warm_up,
             grace_seconds=self.grace_seconds,

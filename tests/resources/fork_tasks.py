@@ -34,6 +34,12 @@ def write_pid_and_stay_deaf(path: str) -> None:
     write_pid_and_stay(path, deaf=True)
 
 
+def note_module_and_stay(path: str, name: str) -> None:
+    """Note whether a module is loaded, then stay until ended."""
+    write(path, str(name in sys.modules))
+    time.sleep(60)
+
+
 def start_program_and_end(path: str) -> None:
     """Leave a program behind."""
     write(path, str(subprocess.Popen(["sleep", "300"]).pid))

@@ -102,6 +102,22 @@ def test_client__killed_leaves_no_process_and_has_its_will_done(tmp_path: Path) 
     wait_for(lambda: not any(map(is_running, pids)), seconds=5)
 
 
+def test_server__imports_the_later_modules_while_a_child_runs(tmp_path: Path) -> None:
+    server = ForkServer(preload_later=["colorsys", "no_such_module"])
+    paths = [tmp_path / "first", tmp_path / "second"]
+    try:
+        server.submit("first", Task(fork_tasks.note_module_and_stay, (str(paths[0]), "colorsys")))
+        wait_for(paths[0].exists)
+        time.sleep(0.3)
+        server.submit("second", Task(fork_tasks.note_module_and_stay, (str(paths[1]), "colorsys")))
+        wait_for(paths[1].exists)
+    finally:
+        server.close()
+
+    # The first child has not waited for it, the second has it, and an absent one harms nobody.
+    assert [path.read_text() for path in paths] == ["False", "True"]
+
+
 def test_server__with_the_training_libraries_can_be_forked(tmp_path: Path) -> None:
     path = tmp_path / "described"
     server = ForkServer(preload=_TRAINING_PRELOAD, environment=_server_environment(threads=2))
