@@ -1,10 +1,12 @@
-"""Two repairs of neuralforecast, applied in one place.
+"""Three repairs of neuralforecast, applied in one place.
 
 - The order of exogenous columns comes from a ``set``, so that a seed gives another model in every
   process (``PYTHONHASHSEED``): sorted here, under any version.
 - Every training step copies every window of every series and then uses a few hundred (upstream #783,
   #1357): here only the sampled ones are gathered. Losses and forecasts are identical; tests compare.
   It rewrites what the library does inside, so it is left out under a version it was not written for.
+- Every training step hands its loss to Lightning's logger, which nobody reads and which takes a tenth
+  of a small model's time; the library keeps the same number in ``train_trajectories``, where we read it.
 
 ``library_versions`` are part of every fingerprint, so a library that mends them changes nothing silently.
 """
@@ -30,7 +32,7 @@ def apply_patches() -> None:
 
     if getattr(BaseModel, _PATCHED, False):
         return
-    original = BaseModel._create_windows
+    original, log_to_lightning = BaseModel._create_windows, BaseModel.log
     installed = version("neuralforecast")
 
     def create_windows(self: Any, batch: dict[str, Any], step: str) -> Any:
@@ -44,6 +46,10 @@ def apply_patches() -> None:
         exogenous = {*self.hist_exog_list, *self.futr_exog_list}
         return sorted((set(temporal_cols.tolist()) & exogenous) - categorical)
 
+    def log(self: Any, name: str, *arguments: Any, **options: Any) -> None:
+        if name != "train_loss":
+            log_to_lightning(self, name, *arguments, **options)
+
     if installed.startswith(WRITTEN_FOR):
         BaseModel._create_windows = create_windows
     else:
@@ -54,6 +60,7 @@ def apply_patches() -> None:
             WRITTEN_FOR,
         )
     BaseModel._get_temporal_exogenous_cols = exogenous_columns
+    BaseModel.log = log
     setattr(BaseModel, _PATCHED, True)
 
 
