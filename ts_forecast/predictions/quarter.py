@@ -34,6 +34,13 @@ from ts_forecast.training.trainer import load_fitted
 
 # Raise it when the same models and data would give other rows.
 FORECASTING_CODE_VERSION = 1
+# Columns of `latest_forecasts`, in the order of its statement.
+_LATEST = {
+    "unique_id": "object",
+    "ds": "datetime64[ns]",
+    "model": "object",
+    **dict.fromkeys(("predicted_value", "actual_value", "lower_bound", "upper_bound"), "float64"),
+}
 
 
 @dataclass(frozen=True)
@@ -172,21 +179,29 @@ def latest_forecasts(
         series and date.
     """
     query = (
-        "SELECT DISTINCT ON (model_name, unique_id, prediction_date) unique_id, "
-        "prediction_date AS ds, model_name AS model, predicted_value, actual_value, lower_bound, "
-        "upper_bound FROM predictions JOIN models USING (model_id) "
-        "WHERE experiment_id = :experiment AND prediction_date >= :start AND prediction_date < :end "
-        f"{'AND unique_id = :series ' if unique_id is not None else ''}"
+        "SELECT DISTINCT ON (model_name, unique_id, prediction_date) unique_id, prediction_date, "
+        "model_name, predicted_value, actual_value, lower_bound, upper_bound "
+        "FROM predictions JOIN models USING (model_id) WHERE experiment_id = %(experiment)s "
+        "AND prediction_date >= %(start)s AND prediction_date < %(end)s "
+        f"{'AND unique_id = %(series)s ' if unique_id is not None else ''}"
         "ORDER BY model_name, unique_id, prediction_date, horizon"
     )
     bounds = {"experiment": experiment_id, "start": quarter.start, "end": quarter.end}
     if unique_id is not None:
         bounds["series"] = unique_id
-    # One statement needs no transaction, nor the two ways to the server that one costs.
+    # One statement needs no transaction, nor the two ways to the server that one costs; and the driver's
+    # binary rows, made columns here, take half the time of SQLAlchemy's rows made columns by pandas.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        result = connection.execute(text(query), bounds)
-        # Tuples: pandas takes five times as long over mappings.
-        return pd.DataFrame([tuple(row) for row in result], columns=list(result.keys()))
+        cursor = connection.connection.cursor(binary=True)
+        rows = cursor.execute(query, bounds).fetchall()
+    columns = zip(*rows, strict=True) if rows else ((),) * len(_LATEST)
+    return pd.DataFrame(
+        {
+            name: np.array(values, dtype=kind)
+            for (name, kind), values in zip(_LATEST.items(), columns, strict=True)
+        },
+        copy=False,
+    )
 
 
 def _model_of(
