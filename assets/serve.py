@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Annotated
 
 import dagster as dg
-import requests
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -29,15 +27,15 @@ from rich.text import Text
 from assets.guard import MARK, end_marked, start_guard
 from resources.gpu_executor import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
+from ts_forecast.commands.serving import announce, require_port
 from ts_forecast.db.database import open_database
 from ts_forecast.db.migrate import upgrade
-from ts_forecast.errors import DatabaseError, SettingsError, TsForecastError
+from ts_forecast.errors import DatabaseError, TsForecastError
 from ts_forecast.logs.setup import install
 from ts_forecast.settings import Settings, load_settings
 
 _ROOT = Path(__file__).resolve().parents[1]
 _WATCH_SECONDS = 1.0
-_START_SECONDS = 120
 # A child that dies more often than this is not started again.
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_SECONDS = 600.0
@@ -77,11 +75,16 @@ class _Child:
         return True
 
 
-def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
+def serve(
+    settings: Settings, *, host: str, port: int, console: Console, quiet: bool = False
+) -> int:
     """Serve until a signal comes, or the command that started us is killed; the exit code.
 
     The database is migrated first. A webserver or daemon that dies is started again, at most five
     times in ten minutes each; the embedded PostgreSQL whenever it is gone.
+
+    Args:
+        quiet: say nothing but errors, for a command that has the terminal for itself.
 
     Raises:
         SettingsError: the port is taken.
@@ -91,19 +94,22 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
     # From here on: nothing that a signal interrupts may leave a process behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    _check_port(host, port)
+    require_port(host, port)
     environment = _prepare(settings)
     guard = start_guard(environment[MARK])
     workspace = ("-w", str(_ROOT / "workspace.yaml"))
-    webserver = ("dagster_webserver", "-h", host, "-p", str(port), *workspace)
+    code_servers = _level("--code-server-log-level", quiet)
+    webserver = ("dagster_webserver", "-h", host, "-p", str(port), *workspace, *code_servers)
+    daemon = ("resources.daemon", "run", *workspace, *code_servers)
     children = [
-        _Child("webserver", webserver, environment),
-        _Child("daemon", ("resources.daemon", "run", *workspace), environment),
+        _Child("webserver", (*webserver, *_level("--dagster-log-level", quiet)), environment),
+        _Child("daemon", (*daemon, *_level("--log-level", quiet)), environment),
     ]
-    announcer = threading.Thread(
-        target=_announce, args=(_address(host, port), stop, console), daemon=True
-    )
-    announcer.start()
+    if not quiet:
+        announcer = threading.Thread(
+            target=announce, args=(_address(host, port), console, stop.wait), daemon=True
+        )
+        announcer.start()
     try:
         while not stop.is_set() and not _is_orphan():
             for child in children:
@@ -119,6 +125,10 @@ def serve(settings: Settings, *, host: str, port: int, console: Console) -> int:
         stop.set()
         end_marked(environment[MARK])
         guard.communicate()
+
+
+def _level(option: str, quiet: bool) -> tuple[str, ...]:
+    return (option, "error") if quiet else ()
 
 
 def _is_orphan() -> bool:
@@ -147,17 +157,6 @@ def _prepare(settings: Settings) -> dict[str, str]:
     return environment
 
 
-def _check_port(host: str, port: int) -> None:
-    try:
-        with socket.create_server((host, port)):
-            return
-    except OSError as error:
-        raise SettingsError(
-            f"The UI cannot listen on {host}:{port}: {error.strerror}.",
-            remedy="End what listens there, or choose another with --port.",
-        ) from None
-
-
 def _keep_database(settings: Settings) -> None:
     """Start the embedded server again if it is gone; joining it takes 15 ms."""
     if settings.database_url is not None:
@@ -173,30 +172,17 @@ def _address(host: str, port: int) -> str:
     return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
 
 
-def _announce(address: str, stop: threading.Event, console: Console) -> None:
-    """Say where the UI is, once it answers."""
-    deadline = time.monotonic() + _START_SECONDS
-    while not stop.wait(0.5) and time.monotonic() < deadline:
-        try:
-            if requests.get(f"{address}/server_info", timeout=5).ok:
-                console.print(f"\n[bold green]Dagster UI: {address}[/bold green]  (Ctrl-C ends it)")
-                return
-        except requests.RequestException:
-            continue
-    if not stop.is_set():
-        console.print(f"The UI does not answer at {address}.", style="red")
-
-
 def main(
     port: Annotated[int, typer.Option(help="Port of the webserver.", min=1, max=65535)] = 3000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Serve the Dagster UI with its daemon, until Ctrl-C."""
     console = Console()
     try:
         settings = load_settings()
         install(settings)
-        code = serve(settings, host=host, port=port, console=console)
+        code = serve(settings, host=host, port=port, console=console, quiet=quiet)
     except TsForecastError as error:
         Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
         raise typer.Exit(error.exit_code) from None

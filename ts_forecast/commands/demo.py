@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     from ts_forecast.db.database import Database
     from ts_forecast.settings import Settings
 
+_HOST = "127.0.0.1"
+# The first steps load their libraries on all cores; the training that follows leaves some idle.
+_SERVE_AFTER_SECONDS = 20.0
 _QUERY = """\
 SELECT model_name, unique_id, prediction_date, horizon, predicted_value, actual_value
 FROM predictions JOIN models USING (model_id) JOIN experiments e USING (experiment_id)
@@ -35,7 +42,7 @@ def demo(
     """
     from rich.console import Console
 
-    from ts_forecast.commands.serving import run_module
+    from ts_forecast.commands.serving import announce, in_foreground, require_port, run_module
     from ts_forecast.db import migrate
     from ts_forecast.db.database import open_database
     from ts_forecast.operations.demo_data import (
@@ -47,13 +54,21 @@ def demo(
     from ts_forecast.settings import load_settings
 
     console = Console(highlight=False, soft_wrap=True)
+    is_served = ui and os.environ.get("UI") != "0"
+    if is_served:
+        require_port(_HOST, port)
     settings = load_settings(pipelines_dir=demo_pipelines())
     pipelines = {"TS_FORECAST_PIPELINES": str(settings.pipelines_dir)}
     console.print(f"data      {write_demo_data(settings)}", markup=False)
     database = open_database(settings)
-    try:
+    with ExitStack() as stack:
+        stack.callback(database.engine.dispose)
         migrate.upgrade(database.engine)
         console.print(f"database  {database.address}", markup=False)
+        server = _Server(port, pipelines)
+        if is_served:
+            stack.callback(server.end)
+            server.start_in(_SERVE_AFTER_SECONDS)
         first, last = DEMO_QUARTERS
         code = run_module(
             "assets.materialize", DEMO_PIPELINE, "--from", first, "--to", last, **pipelines
@@ -61,12 +76,54 @@ def demo(
         if code != 0:
             raise typer.Exit(code)
         console.print(_accuracy(database))
-    finally:
-        database.engine.dispose()
-    is_served = ui and os.environ.get("UI") != "0"
-    _say_where_next(console, settings, database.address, port, is_served)
-    if is_served:
-        raise typer.Exit(run_module("assets.serve", "--port", str(port), **pipelines))
+        _say_where_next(console, settings, database.address, port, is_served)
+        if is_served:
+            process = server.start()
+            announce(f"http://{_HOST}:{port}", console, lambda wait: _ends_within(process, wait))
+            raise typer.Exit(in_foreground(process))
+
+
+class _Server:
+    """The UI, which gets ready beside the work and shows it."""
+
+    def __init__(self, port: int, environment: Mapping[str, str]) -> None:
+        self._port = port
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timer: threading.Timer | None = None
+
+    def start_in(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self.start)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it unless it was."""
+        from ts_forecast.commands.serving import start_module
+
+        with self._lock:
+            if self._process is None:
+                self._process = start_module(
+                    "assets.serve", "--port", str(self._port), "--quiet", **self._environment
+                )
+            return self._process
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+
+def _ends_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _accuracy(database: Database) -> Table:
@@ -113,7 +170,7 @@ def _say_where_next(
 
     psql = address.replace("postgresql+psycopg", "postgresql").replace(":***", "")
     served = "" if is_served else "  (after `ts-forecast dev`)"
-    ui = f"http://127.0.0.1:{port}/assets/air_passengers/predictions"
+    ui = f"http://{_HOST}:{port}/assets/air_passengers/predictions"
     lines = [
         f"  the UI           {ui}{served}",
         f"  the database     {psql}",

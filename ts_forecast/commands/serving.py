@@ -1,17 +1,29 @@
 """``ts-forecast dev``, ``materialize`` and ``backfill``: Dagster's side, each in a process of its own.
 
-``ts_forecast`` does not import Dagster; the modules of ``assets`` that these start do.
+``ts_forecast`` does not import Dagster; the modules of ``assets`` that these start do. What these and
+the server share about its address stands here too.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from typing import Annotated
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ts_forecast.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_START_SECONDS = 120
 
 
 def dev(
@@ -55,16 +67,24 @@ def backfill(
 
 
 def run_module(module: str, *arguments: str, **environment: str) -> int:
-    """Run a module of this installation in the foreground; its exit code, 130 if Ctrl-C ended it.
+    """Run a module of this installation in the foreground; see ``in_foreground``."""
+    return in_foreground(start_module(module, *arguments, **environment))
 
-    Ctrl-C reaches the child through the terminal; this process waits for its orderly end. A SIGTERM
-    reaches this process alone, and is passed on. The child finds our PID as ``STARTED_BY``, for a
-    SIGKILL cannot be.
-    """
-    child = subprocess.Popen(
+
+def start_module(module: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Start a module of this installation; it finds our PID as ``STARTED_BY``."""
+    return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         env=os.environ | {"STARTED_BY": str(os.getpid())} | environment,
     )
+
+
+def in_foreground(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a child as if it were this process; its exit code, 130 if Ctrl-C ended it.
+
+    Ctrl-C reaches the child through the terminal; this process waits for its orderly end. A SIGTERM
+    reaches this process alone, and is passed on. A SIGKILL cannot be: the child looks for its starter.
+    """
     was_interrupted = False
     previous = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     try:
@@ -81,3 +101,38 @@ def run_module(module: str, *arguments: str, **environment: str) -> int:
         return 128 + signal.SIGINT
     # A shell's way to say which signal it was.
     return code if code >= 0 else 128 - code
+
+
+def require_port(host: str, port: int) -> None:
+    """See that nobody listens there yet.
+
+    Raises:
+        SettingsError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        with socket.create_server((host, port)):
+            return
+    except OSError as error:
+        raise SettingsError(
+            f"The UI cannot listen on {host}:{port}: {error.strerror}.",
+            remedy="End what listens there, or choose another with --port.",
+        ) from None
+
+
+def announce(address: str, console: Console, is_over: Callable[[float], bool]) -> None:
+    """Say where the UI is, once it answers.
+
+    Args:
+        is_over: waits so many seconds; whether there is nothing to wait for any more.
+    """
+    import requests
+
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(requests.RequestException):
+            if requests.get(f"{address}/server_info", timeout=5).ok:
+                console.print(f"\n[bold green]Dagster UI: {address}[/bold green]  (Ctrl-C ends it)")
+                return
+        if is_over(0.5):
+            return
+    console.print(f"The UI does not answer at {address}.", style="red")
