@@ -28,7 +28,7 @@ from resources.devices import Device
 from ts_forecast.logs.context import bound
 from ts_forecast.logs.setup import install, rest
 from ts_forecast.settings import load_settings
-from ts_forecast.training.device import limit_gpu_memory
+from ts_forecast.training.device import agree_on_precision, limit_gpu_memory
 
 # What a shell says of a program that SIGINT ended.
 _INTERRUPTED = 130
@@ -149,6 +149,7 @@ def confine(device: Device) -> None:
     that was imported before the fork no longer look at theirs.
     """
     os.environ.update(device.environment)
+    agree_on_precision(device.mixed)
     if "torch" in sys.modules:
         import torch
 
