@@ -25,6 +25,7 @@ from dagster._utils.interrupts import capture_interrupts
 
 from resources.device_locks import take_device
 from resources.devices import Device
+from resources.free_slots import FreeSlots, offer
 from ts_forecast.logs.context import bound
 from ts_forecast.logs.setup import install, rest
 from ts_forecast.settings import load_settings
@@ -139,7 +140,9 @@ def _placed(
         confine(device)
         if device.is_gpu:
             limit_gpu_memory(load_settings().gpu_memory_limit)
-        yield
+        holder = f"{run.run_id} {step_key}, beside its own"
+        with offer(FreeSlots(placement.devices, placement.locks, holder)):
+            yield
 
 
 def confine(device: Device) -> None:

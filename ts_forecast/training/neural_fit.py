@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ts_forecast.datasets.panel import Panel
-from ts_forecast.errors import OutOfMemoryError, TrainingError
+from ts_forecast.errors import OutOfMemoryError, TrainingError, TsForecastError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.training.batches import batch_sizes, halved, is_out_of_memory
 from ts_forecast.training.best_weights import BestWeights
 from ts_forecast.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint
 from ts_forecast.training.memory import memory_need, reserved_memory
+from ts_forecast.training.midway import Midway
 from ts_forecast.training.neural import (
     build_neural,
     fit_dataset,
@@ -99,6 +100,10 @@ def _fit_as_memory_allows(
             held.enter_context(_reserved(pipeline, spec, panel, model, where, options))
         try:
             fit = _fit_once(pipeline, spec, panel, mask, model, used, options)
+        except TsForecastError:
+            # Of whoever looks on.
+            _forget(options)
+            raise
         except Exception as error:  # noqa: BLE001 — Lightning and torch raise all kinds
             if not is_out_of_memory(error):
                 _forget(options)
@@ -174,6 +179,13 @@ def _fit_once(
                 on_train_end=reporter.tell,
             )
         )
+    if options.look is not None:
+        midway = Midway(
+            options.look_every,
+            options.look,
+            lambda: build_neural(pipeline, _with_sizes(spec, sizes), panel.n_series),
+        )
+        hooks.append(LambdaCallback(on_train_batch_end=midway.after_step))
     own = list(model.trainer_kwargs.get("callbacks") or [])
     # Not through the constructor: what it is given is saved with the model.
     model.trainer_kwargs["callbacks"] = [*own, *hooks]
