@@ -1,8 +1,8 @@
-"""The daily upkeep of the database: partitions ahead, archiving after retention, materialized views.
+"""The daily upkeep: partitions ahead, archiving after retention, materialized views, leftover checkpoints.
 
 A job of plain ops, in no pipeline's group: nobody looks for it among the assets. Its schedule runs by
 default, for a deployment that is left alone must not run out of partitions; it can be stopped in the UI.
-It drops nothing: what is archived waits for ``ts-forecast db partitions drop``.
+It drops no rows: what is archived waits for ``ts-forecast db partitions drop``.
 """
 
 import dagster as dg
@@ -11,6 +11,7 @@ from assets.step import reason_in_one_line
 from resources.postgres import Postgres
 from ts_forecast.db.calendar_partitions import TABLES
 from ts_forecast.errors import LockedError
+from ts_forecast.operations.leftover_fits import remove_leftover_fits
 from ts_forecast.operations.materialized_views import materialized_views, refresh
 from ts_forecast.operations.partition_archive import archive
 from ts_forecast.operations.partitions_ahead import ensure_ahead
@@ -84,16 +85,33 @@ def refresh_views(context: dg.OpExecutionContext, postgres: dg.ResourceParam[Pos
     context.add_output_metadata({view.name: view.rows for view in done})
 
 
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    description="Checkpoints of interrupted fits whose quarter has been trained since, removed.",
+)
+def leftover_fits(context: dg.OpExecutionContext, postgres: dg.ResourceParam[Postgres]) -> None:
+    """On this host; each deployment keeps its checkpoints under its own TS_FORECAST_HOME."""
+    with reason_in_one_line():
+        removed = remove_leftover_fits(postgres.engine, postgres.settings)
+    for one in removed:
+        context.log.info(f"{one.name}: removed, {one.reason}")
+    context.add_output_metadata(
+        {"removed": len(removed), "bytes": sum(one.size_bytes for one in removed)}
+    )
+
+
 @dg.job(
-    description="Partitions ahead, archiving after retention, refresh of the materialized views.",
+    description="Partitions ahead, archiving after retention, refresh of the materialized views, "
+    "leftover checkpoints.",
     executor_def=dg.in_process_executor,
     tags={"kind": "maintenance"},
 )
 def database_maintenance() -> None:
-    """Three ops that need nothing of each other: one that fails leaves the others to theirs."""
+    """Four ops that need nothing of each other: one that fails leaves the others to theirs."""
     partitions_ahead()
     archive_expired()
     refresh_views()
+    leftover_fits()
 
 
 maintenance_schedule = dg.ScheduleDefinition(

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import Engine
 
 from assets.step import FIT_AT, QUARTER_DONE
+from resources.devices import find_devices
 from resources.gpu_executor import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
@@ -203,7 +204,9 @@ def _is_done(
     """Whether Dagster shows every partition, and nothing about them has changed."""
     wanted = {quarter.key for quarter in quarters}
     shown = [wanted <= instance.get_materialized_partitions(key) for key in asset_keys(pipeline)]
-    return all(shown) and is_current(engine, settings, pipeline, quarters)
+    return all(shown) and is_current(
+        engine, settings, pipeline, quarters, precision=find_devices(settings)[0].mixed
+    )
 
 
 def asset_keys(pipeline: Pipeline) -> list[dg.AssetKey]:

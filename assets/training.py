@@ -1,6 +1,7 @@
 """``trained_models``: one asset for each model of a pipeline."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from assets.step import (
     for_each_quarter,
     reason_in_one_line,
 )
+from resources.free_slots import offered
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from ts_forecast.checks.quarter import OF_MODELS, check_model
@@ -68,9 +70,8 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
             if spec.ensemble is not None:
                 outcome = train_ensemble(*where, force=config.force)
             else:
-                outcome = train_quarter(
-                    *where, force=config.force, choose=choose_parameters, tell=tell
-                )
+                choose = partial(choose_parameters, slots=offered(), settings=postgres.settings)
+                outcome = train_quarter(*where, force=config.force, choose=choose, tell=tell)
             metadata: dict[str, Any] = {
                 "quarter": quarter.label,
                 "reused": outcome.reused,

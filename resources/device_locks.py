@@ -46,12 +46,11 @@ def take_device(
     is_long = False
     while True:
         for device in devices:
-            descriptor = _try_lock(lock_path(folder, device))
+            descriptor = take_lock(lock_path(folder, device))
             if descriptor is None:
                 continue
             try:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{os.getpid()} {holder}\n".encode(), 0)
+                write_holder(descriptor, os.getpid(), holder)
                 yield device
             finally:
                 os.close(descriptor)
@@ -62,10 +61,16 @@ def take_device(
         time.sleep(_POLL_SECONDS)
 
 
-def _try_lock(path: Path) -> int | None:
+def write_holder(descriptor: int, pid: int, holder: str) -> None:
+    """Say in a lock file who holds it."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{pid} {holder}\n".encode(), 0)
+
+
+def take_lock(path: Path) -> int | None:
     """A descriptor that holds the lock, or None while another process does.
 
-    It is not inherited by programs that the step starts, only by its forks.
+    It is not inherited by programs that the step starts unless it is passed on, only by its forks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ts_forecast.errors import DeviceError
 from ts_forecast.settings import Settings
+from ts_forecast.training.device import Precision, mixed_precision
 
 # What the numerical libraries of a step read to size their thread pools.
 _THREAD_VARIABLES = (
@@ -35,17 +36,33 @@ class Device:
         identifier: unique on the host; for a GPU what CUDA_VISIBLE_DEVICES takes.
         is_gpu: whether it is a GPU (or named as one by TS_FORECAST_DEVICES).
         threads: CPU threads that a step on it may use.
+        mixed: what ``precision: auto`` means on it, the same on all devices of a host: bf16 if all
+            have it. A device that NVML does not know counts as none that CUDA could use.
     """
 
     identifier: str
     is_gpu: bool
     threads: int
+    mixed: Precision = "32-true"
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables that confine a process to this device."""
         visible = self.identifier if self.is_gpu else ""
         return {"CUDA_VISIBLE_DEVICES": visible, **thread_environment(self.threads)}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as NVML has it.
+
+    Attributes:
+        identifiers: its UUID, or those of its MIG slices.
+        capability: compute capability, major and minor.
+    """
+
+    identifiers: tuple[str, ...]
+    capability: tuple[int, int]
 
 
 def thread_environment(threads: int) -> dict[str, str]:
@@ -72,14 +89,17 @@ def find_devices(
     """
     environment = os.environ if environment is None else environment
     names: tuple[str, ...] = ()
+    gpus: list[Gpu] = []
     if settings.enable_gpu:
+        gpus = _gpus_of(settings)
         names = settings.devices or _visible(
-            _nvml_identifiers(), environment.get("CUDA_VISIBLE_DEVICES")
+            [gpu.identifiers for gpu in gpus], environment.get("CUDA_VISIBLE_DEVICES")
         )
     count = len(names) or settings.cpu_slots
     threads = max(1, usable_cores() // count)
     if names:
-        return tuple(Device(name, is_gpu=True, threads=threads) for name in names)
+        mixed = _common_precision(names, gpus)
+        return tuple(Device(name, is_gpu=True, threads=threads, mixed=mixed) for name in names)
     return tuple(Device(f"cpu-{slot}", is_gpu=False, threads=threads) for slot in range(count))
 
 
@@ -102,8 +122,31 @@ def _quota() -> int:
         return sys.maxsize
 
 
-def _nvml_identifiers() -> list[tuple[str, ...]]:
-    """For each GPU in NVML's order, its UUID, or those of its MIG slices."""
+def _gpus_of(settings: Settings) -> list[Gpu]:
+    try:
+        return _nvml_gpus()
+    except DeviceError:
+        if settings.devices is None:
+            raise
+        # Devices that are named are taken at their word.
+        return []
+
+
+def _common_precision(names: Sequence[str], gpus: Sequence[Gpu]) -> Precision:
+    """The mixed precision that all of some devices have; full where NVML knows one not."""
+    known = []
+    for name in names:
+        found = [gpu for gpu in gpus if any(other.startswith(name) for other in gpu.identifiers)]
+        if name.isdigit():
+            found = list(gpus[int(name) : int(name) + 1])
+        if not found:
+            return "32-true"
+        known.append(found[0].capability)
+    return mixed_precision(min(known))
+
+
+def _nvml_gpus() -> list[Gpu]:
+    """The GPUs in NVML's order; asking starts no CUDA."""
     import pynvml
 
     try:
@@ -117,13 +160,20 @@ def _nvml_identifiers() -> list[tuple[str, ...]]:
         raise _broken_driver(error) from error
     try:
         return [
-            _slices(pynvml.nvmlDeviceGetHandleByIndex(index))
+            _gpu(pynvml.nvmlDeviceGetHandleByIndex(index))
             for index in range(pynvml.nvmlDeviceGetCount())
         ]
     except pynvml.NVMLError as error:
         raise _broken_driver(error) from error
     finally:
         pynvml.nvmlShutdown()
+
+
+def _gpu(handle: object) -> Gpu:
+    import pynvml
+
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(_slices(handle), (int(major), int(minor)))
 
 
 def _slices(handle: object) -> tuple[str, ...]:

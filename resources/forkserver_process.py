@@ -147,7 +147,7 @@ class _Server:
             os.close(self._wake_write)
             # A group of its own, so that what it starts can be ended with it.
             os.setpgid(0, 0)
-            _die_with_parent(server)
+            die_with_parent(server)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             _call(task)
             code = 0
@@ -195,7 +195,7 @@ def _call(task: bytes) -> None:
     function(*arguments)
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends (Linux only)."""
     if not sys.platform.startswith("linux"):
         return

@@ -25,10 +25,11 @@ from dagster._utils.interrupts import capture_interrupts
 
 from resources.device_locks import take_device
 from resources.devices import Device
+from resources.free_slots import FreeSlots, offer
 from ts_forecast.logs.context import bound
 from ts_forecast.logs.setup import install, rest
 from ts_forecast.settings import load_settings
-from ts_forecast.training.device import limit_gpu_memory
+from ts_forecast.training.device import agree_on_precision, limit_gpu_memory
 
 # What a shell says of a program that SIGINT ended.
 _INTERRUPTED = 130
@@ -139,7 +140,9 @@ def _placed(
         confine(device)
         if device.is_gpu:
             limit_gpu_memory(load_settings().gpu_memory_limit)
-        yield
+        holder = f"{run.run_id} {step_key}, beside its own"
+        with offer(FreeSlots(placement.devices, placement.locks, holder)):
+            yield
 
 
 def confine(device: Device) -> None:
@@ -149,6 +152,7 @@ def confine(device: Device) -> None:
     that was imported before the fork no longer look at theirs.
     """
     os.environ.update(device.environment)
+    agree_on_precision(device.mixed)
     if "torch" in sys.modules:
         import torch
 

@@ -72,6 +72,10 @@ class OutOfMemoryError(TrainingError):
     """A fit needs more memory than there is; tells how much, and what to make smaller."""
 
 
+class PrunedError(TsForecastError):
+    """A trial of a search was ended early, for it was behind the others; no failure."""
+
+
 class PredictionError(TsForecastError):
     """A forecast could not be made or is not finite."""
 

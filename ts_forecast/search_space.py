@@ -247,3 +247,7 @@ class SearchSettings(Strict):
     seed: int | None = Field(
         None, ge=0, le=2**31 - 1, description="Of the sampler; default: the pipeline's."
     )
+    pruner: Literal["median", "none"] = Field(
+        "median",
+        description="What ends a trial early: being worse than the median of the others at that step.",
+    )

@@ -84,7 +84,7 @@ def test_database_maintenance__table_in_use__fails_in_words_and_the_rest_is_done
     description = failure.step_failure_data.user_failure_data.description or ""
     assert "public.system_logs is in use" in description
     assert "db activity" in description
-    assert figures.keys() == {"archive_expired", "refresh_views"}
+    assert figures.keys() == {"archive_expired", "refresh_views", "leftover_fits"}
     with engine.connect() as connection:
         made = connection.scalar(
             text("SELECT count(*) FROM pg_class WHERE relname ~ 'audit_logs_2'")

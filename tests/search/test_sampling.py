@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import optuna
 import pytest
 
 from ts_forecast.model_catalogue import catalogue
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
-from ts_forecast.search.sampling import new_study, suggest
+from ts_forecast.search.sampling import AGAIN, places, seeded_sampler, suggest
 from ts_forecast.search_space import Choice, Range
 from ts_forecast.training.search import Search, search_of
 
@@ -31,7 +32,13 @@ def searched(model: Any) -> tuple[Pipeline, Search]:
 
 
 def combinations(pipeline: Pipeline, search: Search, count: int = 20) -> list[dict[str, Any]]:
-    study = new_study(search)
+    study = optuna.create_study(sampler=seeded_sampler(search))
+    return asked(study, pipeline, search, count)
+
+
+def asked(
+    study: optuna.Study, pipeline: Pipeline, search: Search, count: int
+) -> list[dict[str, Any]]:
     found = []
     for number in range(count):
         trial = study.ask()
@@ -104,6 +111,38 @@ def test_suggest__same_seed__same_combinations_whatever_the_order_of_keys() -> N
     assert combinations(*searched({"model": "AutoNHITS", "search_space": turned})) == first
     other = {"model": "AutoNHITS", "search_space": space, "search": {"seed": 6}}
     assert combinations(*searched(other)) != first
+
+
+def test_suggest__sampler_made_anew_before_each_trial__same_combinations() -> None:
+    """As when each trial were of a process of its own; a generator that goes on would begin again."""
+    pipeline, search = searched("AutoNHITS")
+    study = optuna.create_study(sampler=seeded_sampler(search))
+    found = []
+    for number in range(14):
+        study.sampler = seeded_sampler(search)
+        trial = study.ask()
+        found.append(suggest(trial, search, pipeline))
+        study.tell(trial, float(number % 7))
+
+    assert found == combinations(pipeline, search, 14)
+
+
+def test_suggest__trial_lost_and_made_again__the_others_are_as_without() -> None:
+    pipeline, search = searched("AutoNHITS")
+    study = optuna.create_study(sampler=seeded_sampler(search))
+    asked(study, pipeline, search, 3)
+    lost = study.ask()
+    suggest(lost, search, pipeline)
+    study.enqueue_trial(lost.params, user_attrs={AGAIN: lost.number})
+    study.tell(lost, state=optuna.trial.TrialState.FAIL)
+
+    again = study.ask()
+    study.tell(again, 3.0 if suggest(again, search, pipeline) else 0)
+
+    assert again.params == lost.params
+    assert places(study.get_trials()) == {0: 0, 1: 1, 2: 2, 3: 3, 4: 3}
+    whole = optuna.create_study(sampler=seeded_sampler(search))
+    assert asked(whole, pipeline, search, 14)[4:7] == asked(study, pipeline, search, 3)
 
 
 def test_search_of__parameters_held_fixed__are_not_searched() -> None:

@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.end_to_end.conftest import Problem
-from ts_forecast.datasets.quarter import ingest_quarters
+from tests.search.conftest import Searching
+from tests.search.searches import QUARTER, SPACE, ingest, rows, train, tried
 from ts_forecast.db.engine import transaction
 from ts_forecast.errors import PipelineError, TrainingError
 from ts_forecast.predictions.quarter import forecast_quarter, slice_is_current
-from ts_forecast.quarters import Quarter
-from ts_forecast.search import trials
-from ts_forecast.search.trials import choose_parameters, trial_table
-from ts_forecast.training.quarter import TrainingOutcome, loss_curves, train_quarter
+from ts_forecast.search import trial
+from ts_forecast.training.quarter import loss_curves, train_quarter
 from ts_forecast.training.search_spaces import deactivate_space, import_spaces, parse_spaces
-
-QUARTER = Quarter(2023, 2)
-SPACE: dict[str, Any] = {
-    "max_steps": {"values": [2, 3]},
-    "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
-    "input_size": {"values": [1, 2], "times": "horizon"},
-    "hidden_size": {"low": 8, "high": 16, "step": 8, "type": "integer"},
-    "windows_batch_size": 32,
-}
-Searching = Callable[..., Problem]
-
-
-@pytest.fixture
-def searching(make_problem: Callable[..., Problem], engine: Engine) -> Searching:
-    """The problem with an AutoMLP of three trials, ingested."""
-
-    def make(*, space: Any = SPACE, **search: Any) -> Problem:
-        model = {"model": "AutoMLP", "search_space": space, "search": {"trials": 3, **search}}
-        problem = make_problem(models=[model, "SeasonalNaive"])
-        ingest(problem, engine)
-        return problem
-
-    return make
-
-
-def ingest(problem: Problem, engine: Engine) -> None:
-    pipeline = problem.pipeline
-    ingest_quarters(engine, problem.settings, pipeline, [*pipeline.window(QUARTER), QUARTER])
-
-
-def train(problem: Problem, engine: Engine, *, force: bool = False) -> TrainingOutcome:
-    spec = problem.pipeline.models[0]
-    return train_quarter(
-        engine,
-        problem.settings,
-        problem.pipeline,
-        spec,
-        QUARTER,
-        force=force,
-        choose=choose_parameters,
-    )
-
-
-def tried(engine: Engine, run_id: int) -> pd.DataFrame:
-    """The trials without what differs from one attempt to the next."""
-    with transaction(engine) as session:
-        return trial_table(session, run_id).drop(columns=["run_id", "seconds"])
-
-
-def rows(engine: Engine, sql: str, **parameters: Any) -> list[Any]:
-    with engine.connect() as connection:
-        return list(connection.execute(text(sql), parameters))
 
 
 def test_train_quarter__searched__trials_are_children_and_the_best_is_fitted(
@@ -171,7 +116,7 @@ def test_train_quarter__killed_search__finds_its_trials_again(
 ) -> None:
     problem = searching()
     fits: list[str] = []
-    really = trials.fit_model
+    really = trial.fit_model
 
     def interrupted(*arguments: Any) -> Any:
         fits.append("begun")
@@ -179,7 +124,7 @@ def test_train_quarter__killed_search__finds_its_trials_again(
             raise KeyboardInterrupt
         return really(*arguments)
 
-    monkeypatch.setattr(trials, "fit_model", interrupted)
+    monkeypatch.setattr(trial, "fit_model", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(problem, engine)
     left = rows(engine, "SELECT parent_run_id IS NULL, status FROM runs ORDER BY run_id")
@@ -241,6 +186,8 @@ def test_train_quarter__all_trials_fail__says_why(searching: Searching, engine: 
 
     assert rows(engine, "SELECT status, count(*) FROM runs GROUP BY 1") == [("failed", 3)]
     assert rows(engine, "SELECT count(*) FROM models") == [(0,)]
+    # Whoever tries again, with more memory say, is not told what failed before.
+    assert rows(engine, "SELECT count(*) FROM optuna.studies") == [(0,)]
 
 
 def test_train_quarter__named_space__its_definition_decides_and_not_its_name(

@@ -27,6 +27,7 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.runs import RunKey, find_completed, supersede, tracked_run
+from ts_forecast.training.device import Precision
 from ts_forecast.training.ensemble import combine, ensemble_fingerprint, load_weights
 from ts_forecast.training.quarter import trained_model, training_fingerprint, training_history
 from ts_forecast.training.search import search_of
@@ -140,8 +141,14 @@ def forecast_quarter(
     )
 
 
-def slice_is_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> bool:
+def slice_is_current(
+    session: Session, pipeline: Pipeline, quarter: Quarter, *, precision: Precision | None = None
+) -> bool:
     """Whether ``forecast_quarter`` would find its work on record, with models that are current.
+
+    Args:
+        precision: what ``precision: auto`` means to the steps of this host, for whoever is none of
+            them; default: what it means in this process.
 
     Raises:
         DatasetError: the quarter or its window was never ingested.
@@ -156,7 +163,7 @@ def slice_is_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> 
         else:
             search = search_of(session, pipeline, spec)
             payload = None if search is None else search.payload(pipeline, history)
-            mark = training_fingerprint(pipeline, spec, quarter, filled, payload)
+            mark = training_fingerprint(pipeline, spec, quarter, filled, payload, precision)
         model = trained_model(session, experiment, spec.name, quarter)
         if model is None or (model.metadata_ or {}).get("fingerprint") != mark:
             return False

@@ -6,5 +6,8 @@ Above ``evaluation``, because a trial is forecast and scored as a quarter is. Wh
 Where do I go to …?
 - know which combination a trial tries: ``sampling``
 - know what a trial is measured on (nothing of the quarter): ``validation``
-- run trials, record them, find the best: ``trials``
+- go on with a search that was killed: ``study``
+- run one trial, record it, end it early: ``trial``
+- run trials side by side: ``free_slots``
+- search from the first combination to the best: ``trials``
 """

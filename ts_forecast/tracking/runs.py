@@ -302,7 +302,7 @@ def _recorded(engine: Engine, run: OpenRun) -> Iterator[None]:
         yield
         reason = "the body ended without complete()"
         is_open = in_transaction(
-            engine, lambda session: _end(session, run.run_id, "failed", reason)
+            engine, lambda session: end_run(session, run.run_id, "failed", reason)
         )
         if is_open:
             raise DatabaseError(
@@ -325,14 +325,14 @@ def _record_quietly(engine: Engine, run: OpenRun, ending: Ending, reason: str) -
     """Record how a run ended; a database that is down must not hide what ended it."""
     try:
         in_transaction(
-            engine, lambda session: _end(session, run.run_id, ending, reason), patience=_SHORT
+            engine, lambda session: end_run(session, run.run_id, ending, reason), patience=_SHORT
         )
     except (SQLAlchemyError, CommitUnknownError) as problem:
         # The row stays `running`; the next attempt finds it and calls it killed.
         _log.warning("Run %d could not be recorded as %s: %s", run.run_id, ending, problem)
 
 
-def _end(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
+def end_run(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
     """End a running run; False if it was not running."""
     # If a commit succeeded and only its answer was lost, the run is completed and stays so.
     ended = session.execute(

@@ -66,7 +66,7 @@ class Checkpoint:
         # Written while the epoch was being closed.
         trainer.fit_loop.epoch_progress.increment_completed()
         trainer.fit_loop.epoch_loop._batches_that_stepped = state["stepped"]
-        _set_generators(state["generators"])
+        set_generators(state["generators"])
         self.resumed_at = trainer.global_step
         _log.info("The fit goes on from step %d.", self.resumed_at)
 
@@ -89,7 +89,7 @@ class Checkpoint:
             "best": self._best.state_dict(),
             "counters": [progress.state_dict() for progress in _counters(trainer)],
             "stepped": trainer.fit_loop.epoch_loop._batches_that_stepped,
-            "generators": _generators(),
+            "generators": generators(),
         }
         part = self._path.with_name(f"{_FILE}.{os.getpid()}")
         try:
@@ -137,7 +137,8 @@ def _early_stopping(trainer: Any) -> list[Any]:
     return list(trainer.early_stopping_callbacks)
 
 
-def _generators() -> dict[str, Any]:
+def generators() -> dict[str, Any]:
+    """The states of all generators that a fit draws from."""
     import torch
 
     name, keys, *rest = np.random.get_state()
@@ -149,7 +150,8 @@ def _generators() -> dict[str, Any]:
     }
 
 
-def _set_generators(state: dict[str, Any]) -> None:
+def set_generators(state: dict[str, Any]) -> None:
+    """Put the generators back into the states of ``generators``."""
     import torch
 
     torch.set_rng_state(state["torch"])

@@ -10,6 +10,8 @@ import os
 from typing import Literal
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+# What the executor said that ``precision: auto`` means on this host's devices.
+_AGREED: list[Precision] = []
 
 
 def accelerator() -> str:
@@ -21,17 +23,44 @@ def accelerator() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def resolved_precision(asked: Literal["full", "auto"]) -> Precision:
-    """What a pipeline's ``precision`` means on this process's device.
+def mixed_precision(capability: tuple[int, int]) -> Precision:
+    """The mixed precision of a GPU of some compute capability.
 
-    Mixed precision is for GPUs: on CPU bf16 is many times slower. bf16 counts where the hardware has
-    it (compute capability 8.0 and later), not where it is emulated.
+    bf16 counts where the hardware has it (8.0 and later), not where it is emulated.
     """
-    if asked == "full" or accelerator() == "cpu":
+    return "bf16-mixed" if capability >= (8, 0) else "16-mixed"
+
+
+def agree_on_precision(precision: Precision) -> None:
+    """Have this process take ``precision: auto`` for what it is on all devices of the host.
+
+    Not on its own device alone: a fingerprint is made before anybody knows which device a fit will get.
+    """
+    _AGREED[:] = [precision]
+
+
+def resolved_precision(
+    asked: Literal["full", "auto"], on_host: Precision | None = None
+) -> Precision:
+    """What a pipeline's ``precision`` means where a fit will run.
+
+    Mixed precision is for GPUs: on CPU bf16 is many times slower.
+
+    Args:
+        on_host: what ``auto`` means to the steps of this host, where the caller is none of them;
+            default: what it means in this process, on the device that it was given.
+    """
+    if asked == "full":
         return "32-true"
+    if on_host is not None:
+        return on_host
+    if accelerator() == "cpu":
+        return "32-true"
+    if _AGREED:
+        return _AGREED[0]
     import torch
 
-    return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= 8 else "16-mixed"
+    return mixed_precision(torch.cuda.get_device_capability())
 
 
 def limit_gpu_memory(fraction: float) -> None:

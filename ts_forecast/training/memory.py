@@ -1,16 +1,17 @@
 """Whether the host's memory suffices for a fit: an estimate, what is free, and the wait for it.
 
-The estimate counts what grows with the data, which is what brings a host down: the dataset, a batch of
-whole series, the windows that the library copies, the weights with their optimizer. It was fitted to
-measured peaks (docs/measurements.md). What a batch of windows needs inside a model is not known before
-it is tried; where that is too much, batches are halved (``batches``).
+The estimate counts the dataset, a batch of whole series, the windows that the library copies, the weights
+with their optimizer and, on CPU, what a batch of windows keeps of the model's insides (``activations``).
+It was fitted to measured peaks (docs/measurements.md). What others on the host were granted and have not
+taken yet is not free: ``memory_ledger``.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import psutil
 
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import OutOfMemoryError
+from ts_forecast.training.activations import activation_bytes
+from ts_forecast.training.device import accelerator
+from ts_forecast.training.memory_ledger import Ledger
 
 _GROUP = Path("/sys/fs/cgroup")
 _POLL_SECONDS = 1.0
@@ -27,7 +31,7 @@ _FLOAT = 4
 _COPIES_OF_WEIGHTS = 4
 # Measured: 1.2 to 1.5 times the dataset, 5 times a padded batch, 0.75 times copied windows.
 _OF_DATASET, _OF_BATCH, _OF_WINDOWS = 1.5, 6.0, 1.0
-# Lightning, the allocator's slack and a batch of windows in a model of the default size.
+# Lightning and the allocator's slack.
 _FLOOR = 128 * 2**20
 _SAFETY = 1.25
 _log = logging.getLogger(__name__)
@@ -41,14 +45,16 @@ class MemoryNeed:
     batch: int
     windows: int
     weights: int
+    activations: int = 0
 
     @property
     def total(self) -> int:
         """The estimate, with its safety factor."""
-        return int(_SAFETY * (self.dataset + self.batch + self.windows + self.weights + _FLOOR))
+        parts = self.dataset + self.batch + self.windows + self.weights + self.activations
+        return int(_SAFETY * (parts + _FLOOR))
 
     def __str__(self) -> str:
-        parts = ("dataset", "batch", "windows", "weights")
+        parts = ("dataset", "batch", "windows", "weights", "activations")
         return ", ".join(f"{part} {_gib(getattr(self, part))}" for part in parts)
 
 
@@ -72,50 +78,71 @@ def memory_need(model: Any, panel: Panel, n_columns: int, val_size: int = 0) -> 
         batch=int(_OF_BATCH * series * padded * n_columns * _FLOAT),
         windows=int(_OF_WINDOWS * max(series * steps, validated) * length * n_columns * _FLOAT),
         weights=_COPIES_OF_WEIGHTS * weights * _FLOAT,
+        # On a GPU they are none of the host's.
+        activations=activation_bytes(model, panel.n_series, validated > 0)
+        if accelerator() == "cpu"
+        else 0,
     )
 
 
-def require_memory(
+@contextmanager
+def reserved_memory(
     need: MemoryNeed,
     where: str,
     *,
     wait: float,
     measure: Callable[[], tuple[int, int]] | None = None,
-) -> None:
-    """Return when as much memory is free as a fit needs; refuse where that cannot come.
+    ledger: Ledger | None = None,
+) -> Iterator[None]:
+    """Hold as much memory as a fit needs for the time of the block; refuse where that cannot come.
 
-    Other steps of the host may hold memory and give it back, so it waits for a while. Two steps that
-    look at the same moment may both see the same memory free.
+    Other steps of the host may hold memory and give it back, so it waits for a while. Looking and
+    reserving are one, whatever process looks: two steps never count on the same free memory.
 
     Args:
         where: names pipeline and model in errors.
         wait: seconds.
         measure: bytes available now and at most; default ``host_memory``.
+        ledger: of what the host's processes have reserved; default: that of this user.
 
     Raises:
         OutOfMemoryError: more than the host (or the container) has at all, or not free in time.
     """
-    measure = measure or host_memory
+    measure, ledger = measure or host_memory, ledger or Ledger()
     end = time.monotonic() + wait
     is_told = False
     while True:
-        available, limit = measure()
-        if need.total <= available:
-            return
-        if need.total > limit or time.monotonic() >= end:
+        with ledger.alone():
+            available, limit = measure()
+            promised = ledger.outstanding()
+            reservation = None
+            if need.total <= available - promised:
+                reservation = ledger.reserve(need.total)
+        if reservation is not None:
             break
+        if need.total > limit or time.monotonic() >= end:
+            raise _refused(need, where, available, limit, promised, wait)
         if not is_told:
             _log.info(
-                "%s waits for memory: %s needed, %s free.", where, _gib(need.total), _gib(available)
-            )
+                "%s waits for memory: %s needed, %s free, %s of it promised to others.",
+                where, _gib(need.total), _gib(available), _gib(promised),
+            )  # fmt: skip
             is_told = True
         time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
+    with reservation:
+        yield
+
+
+def _refused(
+    need: MemoryNeed, where: str, available: int, limit: int, promised: int, wait: float
+) -> OutOfMemoryError:
     reason = "at all" if need.total > limit else f"and no more came free within {wait:.0f} s"
-    raise OutOfMemoryError(
+    others = f", {_gib(promised)} of them promised to other fits," if promised else ""
+    return OutOfMemoryError(
         f"{where}: the fit is estimated to need {_gib(need.total)} of host memory ({need}; a quarter "
-        f"added for safety); {_gib(available)} of {_gib(limit)} are free {reason}.",
-        remedy="Set a smaller window_quarters, batch_size or val_size, give a multivariate model fewer "
-        "series, or lower TS_FORECAST_SLOTS.",
+        f"added for safety); {_gib(available)} of {_gib(limit)} are free{others} {reason}.",
+        remedy="Set a smaller window_quarters, batch_size, windows_batch_size, input_size or val_size, "
+        "give a multivariate model fewer series, or lower TS_FORECAST_SLOTS.",
     )
 
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ts_forecast.datasets.panel import Panel
-from ts_forecast.errors import OutOfMemoryError, TrainingError
+from ts_forecast.errors import OutOfMemoryError, TrainingError, TsForecastError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.training.batches import batch_sizes, halved, is_out_of_memory
 from ts_forecast.training.best_weights import BestWeights
 from ts_forecast.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint
-from ts_forecast.training.memory import memory_need, require_memory
+from ts_forecast.training.memory import memory_need, reserved_memory
+from ts_forecast.training.midway import Midway
 from ts_forecast.training.neural import (
     build_neural,
     fit_dataset,
@@ -68,6 +70,19 @@ def fit_neural(
         OutOfMemoryError: host memory does not suffice, or the smallest batches do not fit; with figures.
         TrainingError: the library refuses.
     """
+    with ExitStack() as held:
+        return _fit_as_memory_allows(pipeline, spec, panel, mask, options, held)
+
+
+def _fit_as_memory_allows(
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    panel: Panel,
+    mask: npt.NDArray[np.bool_] | None,
+    options: FitOptions,
+    held: ExitStack,
+) -> NeuralFit:
+    """``fit_neural``; what is reserved is given back when ``held`` ends."""
     where = f"Pipeline {pipeline.name}, model {spec.name}"
     reached = _sizes_of_checkpoint(options)
     sizes: dict[str, int] = {}
@@ -82,9 +97,13 @@ def fit_neural(
             continue
         reached = {}
         if not halvings:
-            _require(pipeline, spec, panel, model, where, options)
+            held.enter_context(_reserved(pipeline, spec, panel, model, where, options))
         try:
             fit = _fit_once(pipeline, spec, panel, mask, model, used, options)
+        except TsForecastError:
+            # Of whoever looks on.
+            _forget(options)
+            raise
         except Exception as error:  # noqa: BLE001 — Lightning and torch raise all kinds
             if not is_out_of_memory(error):
                 _forget(options)
@@ -112,12 +131,12 @@ def fit_neural(
         )  # fmt: skip
 
 
-def _require(
+def _reserved(
     pipeline: Pipeline, spec: ModelSpec, panel: Panel, model: Any, where: str, options: FitOptions
-) -> None:
+) -> AbstractContextManager[None]:
     n_columns = len(model_columns(pipeline, spec)) + 2
     need = memory_need(model, panel, n_columns, validation_size(pipeline, spec, model))
-    require_memory(need, where, wait=options.memory_wait)
+    return reserved_memory(need, where, wait=options.memory_wait)
 
 
 def validation_size(pipeline: Pipeline, spec: ModelSpec, model: Any) -> int:
@@ -160,6 +179,13 @@ def _fit_once(
                 on_train_end=reporter.tell,
             )
         )
+    if options.look is not None:
+        midway = Midway(
+            options.look_every,
+            options.look,
+            lambda: build_neural(pipeline, _with_sizes(spec, sizes), panel.n_series),
+        )
+        hooks.append(LambdaCallback(on_train_batch_end=midway.after_step))
     own = list(model.trainer_kwargs.get("callbacks") or [])
     # Not through the constructor: what it is given is saved with the model.
     model.trainer_kwargs["callbacks"] = [*own, *hooks]

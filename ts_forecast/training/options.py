@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class FitOptions:
             removed when the fit ends, well or with an error of its own.
         checkpoint_seconds: at least so long between two checkpoints.
         report: told every ``report_seconds`` what happened since; what it raises ends the fit.
+        look: called every ``look_every`` steps, except the last, with the step and a model of the
+            weights so far; what it raises ends the fit.
         memory_wait: seconds to wait for memory that others hold, before the fit is refused.
     """
 
@@ -55,4 +58,6 @@ class FitOptions:
     checkpoint_seconds: float = 60.0
     report: Callable[[FitProgress], None] | None = None
     report_seconds: float = 5.0
+    look: Callable[[int, Any], None] | None = None
+    look_every: int = 1
     memory_wait: float = 600.0

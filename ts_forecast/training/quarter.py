@@ -27,7 +27,7 @@ from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, supersede, tracked_run
-from ts_forecast.training.device import resolved_precision
+from ts_forecast.training.device import Precision, resolved_precision
 from ts_forecast.training.options import FitOptions, FitProgress
 from ts_forecast.training.progress import CURVES, CurveStream, clear_streamed
 from ts_forecast.training.search import ChooseParameters, Chosen, Search, search_of
@@ -99,12 +99,14 @@ def training_fingerprint(
     quarter: Quarter,
     panel: Panel,
     search: dict[str, object] | None = None,
+    precision: Precision | None = None,
 ) -> str:
     """What decides the model: the data that it sees and how it is fitted, nothing else.
 
     Args:
         panel: as ``training_panel`` gives it.
         search: of a searched model, ``Search.payload``.
+        precision: as ``slice_is_current`` has it; default: that of this process.
     """
     library = ("neuralforecast", "torch") if spec.kind.is_neural else ("statsforecast", "numpy")
     return fingerprint(
@@ -124,7 +126,7 @@ def training_fingerprint(
             "needed_history": None if spec.kind.is_neural else pipeline.needed_history,
             "quantiles": list(pipeline.quantiles),
             "seed": pipeline.seed,
-            **_mixed_precision(pipeline, spec),
+            **_mixed_precision(pipeline, spec, precision),
             "data": panel.content_hash(),
             "libraries": library_versions(*library),
         }
@@ -337,9 +339,11 @@ def _curve_rows(fitted: FittedModel, model_id: int) -> list[MetricRow]:
     ]
 
 
-def _mixed_precision(pipeline: Pipeline, spec: ModelSpec) -> dict[str, object]:
+def _mixed_precision(
+    pipeline: Pipeline, spec: ModelSpec, on_host: Precision | None
+) -> dict[str, object]:
     """What a fit in mixed precision is marked with; full precision leaves no mark."""
-    used = resolved_precision(pipeline.precision) if spec.kind.is_neural else "32-true"
+    used = resolved_precision(pipeline.precision, on_host) if spec.kind.is_neural else "32-true"
     return {} if used == "32-true" else {"precision": used}
 
 

@@ -22,7 +22,7 @@ from ts_forecast.tracking.runs import OpenRun
 from ts_forecast.training.search_spaces import stored_space
 
 # Raise it when the same inputs would give another choice.
-SEARCH_CODE_VERSION = 1
+SEARCH_CODE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Search:
         space_name: of the stored space; None for an inline one or the library's.
         val_size: steps before the fit's limit that trials are measured on.
         seed: of the sampler.
+        pruner: what ends trials early: ``median`` or ``none``.
     """
 
     space: Space
@@ -44,6 +45,7 @@ class Search:
     metric: SearchMetric
     val_size: int
     seed: int
+    pruner: str
 
     def definition(self) -> dict[str, Any]:
         """What is searched and how, as JSON; without the space's name, which decides nothing."""
@@ -54,6 +56,7 @@ class Search:
             "metric": self.metric,
             "val_size": self.val_size,
             "seed": self.seed,
+            "pruner": self.pruner,
         }
 
     def payload(self, pipeline: Pipeline, history: Panel) -> dict[str, object]:
@@ -145,4 +148,5 @@ def search_of(session: Session, pipeline: Pipeline, spec: ModelSpec) -> Search |
         metric=search.metric or ("mqloss" if pipeline.levels else "mae"),
         val_size=search.val_size or pipeline.horizon,
         seed=pipeline.seed if search.seed is None else search.seed,
+        pruner=search.pruner,
     )

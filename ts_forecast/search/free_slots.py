@@ -1,0 +1,111 @@
+"""Trials side by side: processes that help a search on slots of the host that nobody uses.
+
+Which slots there are, and who has which, is the executor's business (``resources``), which hands its
+knowledge in as ``FreeSlots``; without it a search runs its trials one after another. Each process takes
+trials from the study until none is left or somebody else wants its slot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlalchemy import Engine
+
+from ts_forecast.db.engine import create_engine
+from ts_forecast.search.study import Study, join_study
+from ts_forecast.search.trial import Work, run_trial
+from ts_forecast.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Turn(Protocol):
+    """A slot that a process has."""
+
+    name: str
+
+    def renew(self) -> bool:
+        """Let those that wait for the slot have it; True if nobody took it and it is ours still."""
+
+
+class Helper(Protocol):
+    """A process on a slot; it ends with the process that started it."""
+
+    def has_ended(self) -> bool:
+        """Whether it has; does not wait."""
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended."""
+
+    def interrupt(self) -> None:
+        """Ask it to end; does not wait."""
+
+    def stop(self) -> None:
+        """Kill it if it does not end within a short grace."""
+
+
+class FreeSlots(Protocol):
+    """Slots of the host beside that of the caller."""
+
+    def start(self, function: Callable[..., None], *arguments: object) -> Helper | None:
+        """Call ``function(turn, *arguments)`` in a process on a free slot; None where none is free.
+
+        The slot is the process's until it ends. Function and arguments must pickle.
+        """
+
+
+@dataclass
+class Crew:
+    """The processes that help one search."""
+
+    slots: FreeSlots | None
+    settings: Settings | None
+    engine: Engine
+    work: Work
+    study: Study
+    _helpers: list[Helper] = field(default_factory=list)
+
+    def grow(self) -> None:
+        """Start a helper on each free slot, as long as there are trials for them beside ours."""
+        if self.slots is None or self.settings is None:
+            return
+        running = [helper for helper in self._helpers if not helper.has_ended()]
+        url = self.engine.url.render_as_string(hide_password=False)
+        while self.study.left() > len(running) + 1:
+            helper = self.slots.start(help_search, url, self.settings, self.work)
+            if helper is None:
+                break
+            running.append(helper)
+            self._helpers.append(helper)
+        self._helpers = running
+
+    def wait(self) -> None:
+        """Return when all have ended; what one left undone is for the caller to find."""
+        for helper in self._helpers:
+            if code := helper.wait():
+                _log.warning("%s: a process that helped ended with code %d.", self.work.where, code)
+        self._helpers = []
+
+    def stop(self) -> None:
+        """End all of them: the search ends early."""
+        for helper in self._helpers:
+            helper.interrupt()
+        for helper in self._helpers:
+            helper.stop()
+        self._helpers = []
+
+
+def help_search(turn: Turn, url: str, settings: Settings, work: Work) -> None:
+    """Run trials of a search until none is left or the slot is wanted; in a helper's process."""
+    engine = create_engine(url, settings, application_name="ts-forecast (search)")
+    try:
+        with join_study(engine, work.search, work.study) as study:
+            while (asked := study.claim()) is not None:
+                run_trial(engine, work, study, asked, slot=turn.name)
+                if not turn.renew():
+                    return
+    finally:
+        engine.dispose()
