@@ -27,6 +27,7 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.runs import RunKey, find_completed, supersede, tracked_run
+from ts_forecast.training.calibration import calibration_payload
 from ts_forecast.training.ensemble import combine, ensemble_fingerprint, load_weights
 from ts_forecast.training.quarter import trained_model, training_fingerprint, training_history
 from ts_forecast.training.search import search_of
@@ -149,7 +150,8 @@ def slice_is_current(session: Session, pipeline: Pipeline, quarter: Quarter) -> 
         else:
             search = search_of(session, pipeline, spec)
             payload = None if search is None else search.payload(pipeline, history)
-            mark = training_fingerprint(pipeline, spec, quarter, filled, payload)
+            measure = calibration_payload(pipeline, spec, history)
+            mark = training_fingerprint(pipeline, spec, quarter, filled, payload, measure)
         model = trained_model(session, experiment, spec.name, quarter)
         if model is None or (model.metadata_ or {}).get("fingerprint") != mark:
             return False

@@ -1,8 +1,9 @@
 """Ensembles: the forecasts of other models put together, quantile by quantile.
 
 Training one decides the weights of its members and stores them beside the hashes of the members' files.
-Weights come from the quarters before alone, as far as they are scored when it is trained; where none is,
-members weigh the same. A member that is trained anew, or other scores, make another ensemble.
+Weights by inverse errors come from the members' calibrations, forecasts of the last quarter of what they
+may see: they are the same whatever else was materialized. Where one has no error, members weigh the same.
+A member that is trained anew makes another ensemble.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint
 from ts_forecast.tracking.measurements import log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
-from ts_forecast.training.past_errors import complete_means, past_errors
 from ts_forecast.training.quarter import TrainingOutcome, outcome_of, trained_model
 
 FloatArray = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ def train_ensemble(
     def prepare(session: Session) -> tuple[int, dict[str, Any], list[Any], int | None]:
         experiment = ensure_experiment(session, pipeline)
         members = _members(session, pipeline, spec, experiment, quarter)
-        definition = _definition(session, pipeline, spec, experiment, quarter, members)
+        definition = _definition(spec, quarter, members)
         lineage = (members[0].metadata_ or {}).get("datasets", [])
         return experiment, definition, lineage, members[0].training_dataset_id
 
@@ -79,13 +79,13 @@ def train_ensemble(
 def ensemble_fingerprint(
     session: Session, pipeline: Pipeline, spec: ModelSpec, experiment_id: int, quarter: Quarter
 ) -> str:
-    """What decides the ensemble: its members, their files and their past errors.
+    """What decides the ensemble: its members, their files and their errors.
 
     Raises:
         TrainingError: a member was not trained for the quarter.
     """
     members = _members(session, pipeline, spec, experiment_id, quarter)
-    return fingerprint(_definition(session, pipeline, spec, experiment_id, quarter, members))
+    return fingerprint(_definition(spec, quarter, members))
 
 
 def inverse_errors(errors: dict[str, float]) -> dict[str, float]:
@@ -138,22 +138,16 @@ def _members(
     return members
 
 
-def _definition(
-    session: Session,
-    pipeline: Pipeline,
-    spec: ModelSpec,
-    experiment_id: int,
-    quarter: Quarter,
-    members: list[Model],
-) -> dict[str, Any]:
+def _definition(spec: ModelSpec, quarter: Quarter, members: list[Model]) -> dict[str, Any]:
     """All that decides the forecasts; stored as it is."""
     weights = dict.fromkeys(spec.of, round(1 / len(spec.of), _DIGITS))
-    scored: list[str] = []
+    errors: dict[str, float | None] = {}
     if spec.ensemble == "inverse_error":
-        errors = past_errors(session, pipeline, experiment_id, quarter)
-        own = errors.reindex(columns=list(spec.of)).dropna()
-        if len(own):
-            weights, scored = inverse_errors(complete_means(own)), list(own.index)
+        measured = {m.model_name: (m.metadata_ or {}).get("calibration", {}) for m in members}
+        errors = {name: found.get("error") for name, found in measured.items()}
+        known = {name: error for name, error in errors.items() if error is not None}
+        if len(known) == len(errors):
+            weights = inverse_errors(known)
     return {
         "kind": "train",
         "code": ENSEMBLE_CODE_VERSION,
@@ -162,7 +156,7 @@ def _definition(
         "ensemble": spec.ensemble,
         "members": {m.model_name: (m.metadata_ or {})["sha256"] for m in members},
         "weights": weights,
-        "scored": scored,
+        "errors": errors,
     }
 
 
@@ -203,7 +197,7 @@ def _store(
                 "sha256": stored.sha256,
                 "fingerprint": mark,
                 "datasets": lineage,
-                **{key: definition[key] for key in ("members", "weights", "scored")},
+                **{key: definition[key] for key in ("members", "weights", "errors")},
             },
         )
         session.add(model)
