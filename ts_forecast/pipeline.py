@@ -111,8 +111,8 @@ class ModelSpec(Strict):
     def _check_ensemble(self) -> None:
         if self.model != ENSEMBLE.name:
             raise ValueError("an ensemble has no `model`; it is made of those that `of` names")
-        if self.parameters or self.exogenous or self.search_space or self.search or self.intervals:
-            raise ValueError("an ensemble has `ensemble`, `of` and `name`, and nothing else")
+        if self.parameters or self.exogenous or self.search_space or self.search:
+            raise ValueError("an ensemble has `ensemble`, `of`, `name`, `intervals`, nothing else")
         if len(set(self.of)) < 2 or len(set(self.of)) < len(self.of):
             raise ValueError("of: at least two different models are wanted")
 

@@ -14,7 +14,6 @@ from ts_forecast.errors import PredictionError, TrainingError
 from ts_forecast.evaluation.calibration import calibrate, calibration_cutoffs
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
-from ts_forecast.predictions.conformal import series_scales
 from ts_forecast.predictions.rolling import forecast_pairs
 from ts_forecast.quarters import Quarter
 from ts_forecast.training.calibration import (
@@ -23,6 +22,7 @@ from ts_forecast.training.calibration import (
     is_calibrated,
     load_calibration,
 )
+from ts_forecast.training.conformal import series_scales
 from ts_forecast.training.trainer import FittedModel, fit_model, load_fitted
 
 QUARTER = Quarter(2023, 1)
@@ -232,6 +232,7 @@ def test_forecast_pairs__calibrated_for_other_levels__says_what_to_do() -> None:
 def test_load_calibration__levels_without_widths__come_back(tmp_path: Path) -> None:
     given = Calibration(
         radii={80: (1.5, None)},
+        around_point=True,
         scores=(3, 0),
         pooled=(0, 1),
         typical_scale=2.0,

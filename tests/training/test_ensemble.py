@@ -174,6 +174,40 @@ def test_inverse_error__restated__past_moves_the_weights_and_future_does_not(
         assert after.reused is is_same
 
 
+def test_ensemble__conformal_intervals__cover_where_put_together_quantiles_do_not(
+    engine: Engine, make_problem: Callable[..., Problem]
+) -> None:
+    # Of a member of points alone there are no quantiles to put together.
+    points = {"model": "WindowAverage", "parameters": {"window_size": 7}, "intervals": "model"}
+    both: dict[str, object] = {"ensemble": "mean", "of": ["SeasonalNaive", "HistoricAverage"]}
+    models = [
+        points,
+        *MEMBERS,
+        {**both, "name": "Plain"},
+        {**both, "name": "Calibrated", "intervals": "conformal"},
+        {**both, "of": ["Naive", "WindowAverage"], "name": "OfPoints", "intervals": "conformal"},
+    ]
+    problem = make_problem(models=models, exogenous={})
+    outcomes = whole(engine, problem, FIRST)
+    slice_ = rows(engine)
+
+    pd.testing.assert_series_equal(
+        slice_.loc["Plain", "point"], slice_.loc["Calibrated", "point"], check_names=False
+    )
+    for name in ("Calibrated", "OfPoints"):
+        quantiles = np.stack(slice_.loc[name, "quantiles"].to_list())
+        assert (np.diff(quantiles, axis=1) >= 0).all()
+        assert (outcomes[name].calibration or {})["scores"] > 100
+    with transaction(engine) as session:
+        coverage = leaderboard(session, 1, [FIRST], metric="coverage_80")
+    measured = coverage.set_index("model")["mean"]
+    assert measured["Calibrated"] == pytest.approx(0.8, abs=0.1)
+    assert measured["OfPoints"] == pytest.approx(0.8, abs=0.15)
+    assert abs(measured["Plain"] - 0.8) > abs(measured["Calibrated"] - 0.8)
+    assert "WindowAverage" not in measured
+    assert all(outcome.reused for outcome in train(engine, problem, FIRST).values())
+
+
 def test_inverse_error__members_without_errors__weigh_the_same(
     engine: Engine, make_problem: Callable[..., Problem]
 ) -> None:

@@ -19,19 +19,19 @@ from ts_forecast.errors import DatasetError, OutOfMemoryError, PredictionError, 
 from ts_forecast.evaluation.backtest import actual_values, mean_score
 from ts_forecast.evaluation.scoring import seasonal_scales
 from ts_forecast.pipeline import ModelSpec, Pipeline
-from ts_forecast.predictions.conformal import (
-    interval_radii,
-    interval_scores,
-    series_scales,
-    step_pools,
-    widened,
-)
 from ts_forecast.predictions.rolling import forecast_pairs
 from ts_forecast.quarters import Quarter
 from ts_forecast.training.calibration import (
     Calibration,
+    TwinForecasts,
     gives_quantiles,
     has_conformal_intervals,
+    keeps_twin,
+)
+from ts_forecast.training.conformal import (
+    conformal_widths,
+    series_scales,
+    widened,
 )
 from ts_forecast.training.trainer import fit_model
 
@@ -40,6 +40,8 @@ IntArray = npt.NDArray[np.int64]
 
 # Forecasts of a calibration: more make widths no steadier, and cost memory.
 _MOST_FORECASTS = 5_000_000
+# Numbers of a twin's forecasts that are stored: 8 MB.
+_MOST_KEPT = 1_000_000
 _log = logging.getLogger(__name__)
 
 
@@ -113,19 +115,14 @@ def _measured(
     typical = float(np.nanmedian(scales)) if np.isfinite(scales).any() else 1.0
     scales = np.where(np.isfinite(scales), scales, typical)
     actual = actual_values(history, issued, pipeline.horizon)
-    counts = np.isfinite(actual).sum(axis=0)
-    pools = step_pools(counts, pipeline.levels)
-    radii: dict[int, tuple[float | None, ...]] = {}
-    if has_conformal_intervals(pipeline, spec):
-        quantiles, around_point = pipeline.quantiles, not gives_quantiles(spec)
-        scores = {
-            level: interval_scores(
-                outputs, actual, scales, quantiles, level, around_point=around_point
-            )
-            for level in pipeline.levels
-        }
-        radii = interval_radii(scores, pools)
-        outputs = widened(outputs, radii, scales, quantiles, around_point=around_point)
+    around_point = not gives_quantiles(spec)
+    widths = conformal_widths(
+        outputs, actual, scales, pipeline.quantiles, pipeline.levels, around_point=around_point
+    )
+    is_conformal = has_conformal_intervals(pipeline, spec)
+    radii = widths.radii if is_conformal else {}
+    if is_conformal:
+        outputs = widened(outputs, radii, scales, pipeline.quantiles, around_point=around_point)
     error = mean_score(
         pipeline,
         pipeline.champion_metric,
@@ -137,16 +134,27 @@ def _measured(
     ends = pipeline.grid.timestamps(np.array([issued.cutoff.min(), issued.cutoff.max()]))
     return Calibration(
         radii=radii,
-        scores=tuple(counts.tolist()),
-        pooled=tuple(pools.tolist()),
+        around_point=around_point,
+        scores=widths.counts,
+        pooled=widths.pooled,
         typical_scale=typical,
         error=abs(error) if np.isfinite(error) else None,
         cutoffs=tuple(at.isoformat() for at in ends),
-        note="" if counts.any() else "nothing was observed in the window",
+        note="" if any(widths.counts) else "nothing was observed in the window",
+        twin=_thinned(outputs, actual, scales) if keeps_twin(pipeline, spec) else None,
     )
+
+
+def _thinned(outputs: FloatArray, actual: FloatArray, scales: FloatArray) -> TwinForecasts:
+    """As many pairs as are worth keeping, evenly from all; the same of all members."""
+    count = min(len(outputs), max(_MOST_KEPT // outputs[0].size, 1))
+    chosen = np.linspace(0, len(outputs) - 1, count).astype(np.int64)
+    return TwinForecasts(outputs[chosen], actual[chosen], scales[chosen])
 
 
 def _without(pipeline: Pipeline, spec: ModelSpec, note: str) -> Calibration:
     none, zeros = (None,) * pipeline.horizon, (0,) * pipeline.horizon
     levels = pipeline.levels if has_conformal_intervals(pipeline, spec) else ()
-    return Calibration(dict.fromkeys(levels, none), zeros, zeros, 1.0, note=note)
+    return Calibration(
+        dict.fromkeys(levels, none), not gives_quantiles(spec), zeros, zeros, 1.0, note=note
+    )

@@ -1,7 +1,7 @@
 """Forecasts: all cutoffs of a quarter in one pass a model, published as one slice.
 
 Where do I go to …?
-- forecast from many cutoffs: ``rolling``; the width of conformal intervals: ``conformal``
+- forecast from many cutoffs: ``rolling``
 - make a quarter's slice, with its run: ``quarter``
 - publish or read a slice: ``slice``; what its rows must be: ``slice_rows``
 """

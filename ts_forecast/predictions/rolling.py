@@ -16,9 +16,9 @@ from ts_forecast.datasets.calendar import calendar_values
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import Pipeline
-from ts_forecast.predictions.conformal import series_scales, widened
 from ts_forecast.predictions.naive import can_vectorize, naive_forecasts, shortest_history
-from ts_forecast.training.calibration import gives_quantiles
+from ts_forecast.training.calibration import Calibration, gives_quantiles
+from ts_forecast.training.conformal import series_scales, widened
 from ts_forecast.training.neural import (
     as_dataset,
     model_columns,
@@ -63,22 +63,35 @@ def forecast_pairs(
     # A model without bounds has NaN around its median, which sorting would move.
     is_whole = np.isfinite(outputs).all(axis=2, keepdims=True)
     outputs = np.where(is_whole, np.sort(outputs, axis=2), outputs)
-    return _calibrated(fitted, pipeline, panel, issued, outputs)
+    if fitted.calibration is None:
+        return outputs
+    return with_calibration(fitted.calibration, pipeline, fitted.spec.name, panel, issued, outputs)
 
 
-def _calibrated(
-    fitted: FittedModel, pipeline: Pipeline, panel: Panel, issued: Issued, outputs: FloatArray
+def with_calibration(
+    calibration: Calibration,
+    pipeline: Pipeline,
+    name: str,
+    panel: Panel,
+    issued: Issued,
+    outputs: FloatArray,
 ) -> FloatArray:
-    """Raises PredictionError if the pipeline file has other levels or another horizon by now."""
-    calibration = fitted.calibration
-    if calibration is None or not calibration.radii:
+    """Outputs with conformal bounds, if the calibration has widths.
+
+    Args:
+        name: of the model, for the error.
+
+    Raises:
+        PredictionError: the calibration is of other levels or another horizon than the pipeline file's.
+    """
+    if not calibration.radii:
         return outputs
     if (
         set(calibration.radii) != set(pipeline.levels)
         or len(calibration.scores) != pipeline.horizon
     ):
         raise PredictionError(
-            f"Pipeline {pipeline.name}, model {fitted.spec.name}: its intervals were calibrated for "
+            f"Pipeline {pipeline.name}, model {name}: its intervals were calibrated for "
             f"{len(calibration.scores)} steps and the levels {sorted(calibration.radii)}.",
             remedy="Materialize trained_models again: the pipeline file has changed.",
         )
@@ -88,7 +101,7 @@ def _calibrated(
         calibration.radii,
         np.where(np.isfinite(scales), scales, calibration.typical_scale),
         pipeline.quantiles,
-        around_point=not gives_quantiles(fitted.spec),
+        around_point=calibration.around_point,
     )
 
 

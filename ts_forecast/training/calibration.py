@@ -10,9 +10,12 @@ a quarter is forecast; ``train_quarter`` is handed it.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import TrainingError
@@ -22,7 +25,10 @@ from ts_forecast.quarters import Quarter
 # Raise it when the same forecasts and observations would give another calibration.
 CALIBRATION_CODE_VERSION = 1
 
+FloatArray = npt.NDArray[np.float64]
+
 _FILE = "calibration.json"
+_TWIN = "twin.npz"
 
 # Their constructors refuse a loss over several quantiles, each with words of its own.
 _POINT_NEURAL = {"DeepAR", "DeepNPTS", "TimeLLM"}
@@ -49,6 +55,21 @@ _POINT_STATISTICAL = {
 
 
 @dataclass(frozen=True)
+class TwinForecasts:
+    """Forecasts of a window that was held out; those of all members of an ensemble are of the same pairs.
+
+    Attributes:
+        outputs: ``[pairs, horizon, quantiles]``, as the model gives them, conformal bounds included.
+        actual: ``[pairs, horizon]``, NaN where nothing was observed.
+        scales: ``[pairs]``, of the pairs' series.
+    """
+
+    outputs: FloatArray
+    actual: FloatArray
+    scales: FloatArray
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What a model's forecasts of a window that was held out were like.
 
@@ -57,6 +78,7 @@ class Calibration:
             interval is widened (narrowed, if negative); None where there are too few forecasts for the
             level. The interval of a model without quantiles is its point. Empty where intervals stay
             the model's own.
+        around_point: the model's own intervals are its point; else its quantiles.
         scores: forecasts with an observation, for each step ahead.
         pooled: for each step ahead, over how many steps to either side scores were put together.
         typical_scale: stands in for that of a series which has not varied yet.
@@ -64,20 +86,25 @@ class Calibration:
             where it is not defined.
         cutoffs: first and last from which was forecast, in ISO 8601; empty where there was none.
         note: why there are no scores; empty if there are.
+        twin: the forecasts, where an ensemble is calibrated on them.
     """
 
     radii: dict[int, tuple[float | None, ...]]
+    around_point: bool
     scores: tuple[int, ...]
     pooled: tuple[int, ...]
     typical_scale: float
     error: float | None = None
     cutoffs: tuple[str, ...] = ()
     note: str = ""
+    twin: TwinForecasts | None = field(default=None, repr=False, compare=False)
 
     def save(self, folder: Path) -> None:
         """Write it into a model's folder."""
-        text = json.dumps(asdict(self), indent=1, sort_keys=True)
+        text = json.dumps(asdict(replace(self, twin=None)), indent=1, sort_keys=True)
         (folder / _FILE).write_text(text, encoding="utf-8")
+        if self.twin is not None:
+            np.savez(folder / _TWIN, **vars(self.twin))
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -100,6 +127,7 @@ def load_calibration(folder: Path) -> Calibration | None:
     radii = {int(level): tuple(steps) for level, steps in stored["radii"].items()}
     return Calibration(
         radii=radii,
+        around_point=stored["around_point"],
         scores=tuple(stored["scores"]),
         pooled=tuple(stored["pooled"]),
         typical_scale=stored["typical_scale"],
@@ -107,6 +135,15 @@ def load_calibration(folder: Path) -> Calibration | None:
         cutoffs=tuple(stored["cutoffs"]),
         note=stored["note"],
     )
+
+
+def load_twin(folder: Path) -> TwinForecasts | None:
+    """The twin's forecasts in a model's folder, whose hash the caller has verified; None if it has none."""
+    path = folder / _TWIN
+    if not path.exists():
+        return None
+    with np.load(path) as stored:
+        return TwinForecasts(stored["outputs"], stored["actual"], stored["scales"])
 
 
 def gives_quantiles(spec: ModelSpec) -> bool:
@@ -121,17 +158,29 @@ def gives_quantiles(spec: ModelSpec) -> bool:
 def has_conformal_intervals(pipeline: Pipeline, spec: ModelSpec) -> bool:
     """Whether the pipeline file asks for conformal intervals of a model."""
     how = spec.intervals or pipeline.intervals
-    if not pipeline.levels or spec.ensemble is not None or how == "model":
+    if not pipeline.levels or how == "model":
         return False
-    return how == "conformal" or not gives_quantiles(spec)
+    # Quantiles of an ensemble are its members'.
+    return how == "conformal" or (spec.ensemble is None and not gives_quantiles(spec))
+
+
+def keeps_twin(pipeline: Pipeline, spec: ModelSpec) -> bool:
+    """Whether an ensemble is calibrated on what the model's twin forecasts."""
+    return any(
+        spec.name in one.of for one in pipeline.models if has_conformal_intervals(pipeline, one)
+    )
 
 
 def is_calibrated(pipeline: Pipeline, spec: ModelSpec) -> bool:
-    """Whether a model is calibrated: for its intervals, or to be weighed by its error."""
+    """Whether a model that is fitted gets a twin: for intervals, or to be weighed by its error."""
     weighed = {
         name for one in pipeline.models if one.ensemble == "inverse_error" for name in one.of
     }
-    return has_conformal_intervals(pipeline, spec) or spec.name in weighed
+    return (
+        has_conformal_intervals(pipeline, spec)
+        or keeps_twin(pipeline, spec)
+        or spec.name in weighed
+    )
 
 
 def calibration_payload(
@@ -148,6 +197,7 @@ def calibration_payload(
     return {
         "code": CALIBRATION_CODE_VERSION,
         "intervals": has_conformal_intervals(pipeline, spec),
+        "twin": keeps_twin(pipeline, spec),
         "metric": pipeline.champion_metric,
         "step": pipeline.step,
         "missing": pipeline.missing,

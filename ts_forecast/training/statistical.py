@@ -87,7 +87,7 @@ def forecast_series(
     """Forecast from the end of a history, ``[horizon, n_outputs]``.
 
     Outputs are the pipeline's quantiles in ascending order, or the mean alone. Intervals are the
-    library's; a model that has none gives NaN around its mean, for ``predictions.conformal`` to fill.
+    library's; a model that has none gives NaN around its mean, for ``training.conformal`` to fill.
     """
     horizon, quantiles = pipeline.horizon, pipeline.quantiles
     levels = sorted(pipeline.levels)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ts_forecast.predictions.conformal import (
+from ts_forecast.training.conformal import (
+    conformal_widths,
     finite_sample_quantile,
     interval_radii,
     interval_scores,
@@ -25,14 +26,10 @@ def calibrated(
     past: np.ndarray, actual: np.ndarray, future: np.ndarray, *, around_point: bool
 ) -> np.ndarray:
     """Outputs of the future, with intervals of the past; all series of scale one."""
-    scales = np.ones(len(past))
-    scores = {
-        level: interval_scores(past, actual, scales, QUANTILES, level, around_point=around_point)
-        for level in LEVELS
-    }
-    pools = step_pools(np.isfinite(scores[80]).sum(axis=0), LEVELS)
-    radii = interval_radii(scores, pools)
-    return widened(future, radii, np.ones(len(future)), QUANTILES, around_point=around_point)
+    widths = conformal_widths(
+        past, actual, np.ones(len(past)), QUANTILES, LEVELS, around_point=around_point
+    )
+    return widened(future, widths.radii, np.ones(len(future)), QUANTILES, around_point=around_point)
 
 
 def outputs_around(points: np.ndarray, spread: float) -> np.ndarray:

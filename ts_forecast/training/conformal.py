@@ -4,12 +4,13 @@ Split conformal prediction around the points of a model without quantiles; confo
 regression (Romano, Patterson and Candès 2019) around the bounds of one that has them, of which the first
 is the case where both bounds are the point. Errors are in units of their series' scale, so that a large
 series says something about a small one. Pure: arrays in, arrays out; where the errors come from is
-``calibration``.
+``evaluation.calibration``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,41 @@ IntArray = npt.NDArray[np.int64]
 
 # Scores that a step ahead wants of its own before it borrows from its neighbours.
 _FEW = 50
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How far observations lay outside of intervals.
+
+    Attributes:
+        radii: by level in percent, for each step ahead: by how many scales an interval is widened, or
+            narrowed if negative; None for too few observations.
+        counts: for each step ahead, the observations.
+        pooled: for each step ahead, over how many steps to either side they were put together.
+    """
+
+    radii: dict[int, tuple[float | None, ...]]
+    counts: tuple[int, ...]
+    pooled: tuple[int, ...]
+
+
+def conformal_widths(
+    outputs: FloatArray,
+    actual: FloatArray,
+    scales: FloatArray,
+    quantiles: Sequence[float],
+    levels: Sequence[int],
+    *,
+    around_point: bool,
+) -> Widths:
+    """The widths that hold what was observed; arguments as of ``interval_scores``."""
+    counts = np.isfinite(actual).sum(axis=0)
+    pools = step_pools(counts, levels)
+    scores = {
+        level: interval_scores(outputs, actual, scales, quantiles, level, around_point=around_point)
+        for level in levels
+    }
+    return Widths(interval_radii(scores, pools), tuple(counts.tolist()), tuple(pools.tolist()))
 
 
 def interval_scores(
