@@ -25,6 +25,7 @@ from ts_forecast.checks.quarter import OF_MODELS, check_model
 from ts_forecast.checks.result import CheckResult
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
 from ts_forecast.db.retry import in_transaction
+from ts_forecast.evaluation.calibration import calibrate
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.search.trials import choose_parameters, trial_table
@@ -71,7 +72,9 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
                 outcome = train_ensemble(*where, force=config.force)
             else:
                 choose = partial(choose_parameters, slots=offered(), settings=postgres.settings)
-                outcome = train_quarter(*where, force=config.force, choose=choose, tell=tell)
+                outcome = train_quarter(
+                    *where, force=config.force, choose=choose, calibrate=calibrate, tell=tell
+                )
             metadata: dict[str, Any] = {
                 "quarter": quarter.label,
                 "reused": outcome.reused,
@@ -96,6 +99,8 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
             )
             if not curves.empty:
                 metadata["loss"] = loss_plot(curves, f"{spec.name} {quarter.label}")
+            if outcome.calibration is not None:
+                metadata["calibration"] = dg.MetadataValue.json(outcome.calibration)
             if outcome.search is not None:
                 metadata |= _search_metadata(postgres, outcome.run_id, outcome.search)
             return metadata
@@ -124,8 +129,8 @@ def _description(pipeline: Pipeline, spec: ModelSpec) -> str:
     if spec.ensemble is not None:
         how = {"mean": "The mean", "median": "The median"}.get(
             spec.ensemble,
-            f"The mean, weighted by the inverse {pipeline.champion_metric} of the "
-            f"{pipeline.champion.quarters} quarters before,",
+            f"The mean, weighted by the inverse {pipeline.champion_metric} of twins over the last "
+            "quarter of what they may see,",
         )
         return f"{how} of {', '.join(spec.of)}, quantile by quantile."
     what = f"{spec.model} that forecasts the quarter, fitted on observations before it only "

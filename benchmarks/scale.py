@@ -68,10 +68,11 @@ def profile(engine: Engine, settings: Settings, pipeline: Pipeline) -> None:
 
 def train(engine: Engine, settings: Settings, pipeline: Pipeline) -> None:
     """Every model of the quarter."""
+    from ts_forecast.evaluation.calibration import calibrate
     from ts_forecast.training.quarter import train_quarter
 
     for spec in pipeline.models:
-        train_quarter(engine, settings, pipeline, spec, _QUARTER)
+        train_quarter(engine, settings, pipeline, spec, _QUARTER, calibrate=calibrate)
 
 
 def predict(engine: Engine, settings: Settings, pipeline: Pipeline) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ts_forecast.cutoffs import plan_slice
+from ts_forecast.cutoffs import cutoffs_before, plan_slice
 from ts_forecast.frequency import Grid
 from ts_forecast.quarters import Quarter
 
@@ -90,3 +91,20 @@ def test_plan_slice__end_of_the_pipeline__no_target_after_it() -> None:
 
     cutoffs, ahead = plan.pairs()
     assert Grid("h").timestamps(np.array([int((cutoffs + ahead).max())]))[0] == end
+
+
+@pytest.mark.parametrize(
+    ("last", "step", "val_size", "expected"),
+    [
+        (104, 7, 7, [97]),  # the first target of 97 is 98, a multiple of 7
+        (106, 7, 7, [97]),  # two days into the week: the last whole window
+        (104, 7, 21, [83, 90, 97]),
+        (104, 1, 9, [95, 96, 97]),
+        (104, 14, 7, [97]),
+        (104, 14, 28, [83, 97]),
+    ],
+)
+def test_cutoffs_before__lie_where_those_of_slices_do(
+    last: int, step: int, val_size: int, expected: list[int]
+) -> None:
+    assert cutoffs_before(last, 7, step, val_size).tolist() == expected

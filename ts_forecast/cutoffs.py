@@ -82,3 +82,18 @@ def plan_slice(
         last_target=last_target,
         cutoffs=issued[(issued + 1) % step == 0],
     )
+
+
+def cutoffs_before(last: int, horizon: int, step: int, size: int) -> IntArray:
+    """Cutoffs whose targets all lie in the ``size`` steps that end with ``last``; at least one.
+
+    Ascending. They lie where those of slices do, so the newest may lie up to a step before
+    ``last - horizon``.
+
+    Args:
+        last: grid index of the last target.
+    """
+    newest = last - horizon
+    newest -= (newest + 1) % step
+    oldest = min(last - size, newest)
+    return np.arange(newest, oldest - 1, -step, dtype=np.int64)[::-1]

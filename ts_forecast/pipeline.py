@@ -36,6 +36,7 @@ OWN_PARAMETERS = ("val_size",)
 Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
 Retrain = Literal["never", "on_restated_data"]
+Intervals = Literal["auto", "conformal", "model"]
 
 
 class ModelSpec(Strict):
@@ -66,6 +67,9 @@ class ModelSpec(Strict):
         "the library's.",
     )
     search: SearchSettings | None = Field(None, description="Of an Auto model: how it searches.")
+    intervals: Intervals | None = Field(
+        None, description="Where its intervals come from; default: as the pipeline says."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +112,7 @@ class ModelSpec(Strict):
         if self.model != ENSEMBLE.name:
             raise ValueError("an ensemble has no `model`; it is made of those that `of` names")
         if self.parameters or self.exogenous or self.search_space or self.search:
-            raise ValueError("an ensemble has `ensemble`, `of` and `name`, and nothing else")
+            raise ValueError("an ensemble has `ensemble`, `of`, `name`, `intervals`, nothing else")
         if len(set(self.of)) < 2 or len(set(self.of)) < len(self.of):
             raise ValueError("of: at least two different models are wanted")
 
@@ -166,6 +170,11 @@ class Pipeline(Strict):
     )
     levels: tuple[Annotated[int, Field(ge=1, le=99)], ...] = Field(
         (), description="Prediction intervals in percent; the first fills lower_bound, upper_bound."
+    )
+    intervals: Intervals = Field(
+        "auto",
+        description="Of models: conformal calibrates on forecasts of a window held out; model takes "
+        "what the model gives, if it gives any; auto calibrates those that give none.",
     )
     metrics: tuple[Metric, ...] = Field(("mae", "rmse", "smape", "mase"), min_length=1)
     champion: ChampionRule = Field(
@@ -315,18 +324,7 @@ class Pipeline(Strict):
             return Exogenous()
         if model.exogenous is None:
             return self.exogenous
-        chosen = set(model.exogenous)
-        calendar = tuple(
-            feature
-            for feature in self.exogenous.calendar
-            if feature in chosen or {f"{feature}_sin", f"{feature}_cos"} & chosen
-        )
-        return Exogenous(
-            future=tuple(c for c in self.exogenous.future if c in chosen),
-            historic=tuple(c for c in self.exogenous.historic if c in chosen),
-            static=tuple(c for c in self.exogenous.static if c in chosen),
-            calendar=calendar,
-        )
+        return self.exogenous.only(model.exogenous)
 
     @cached_property
     def grid(self) -> Grid:

@@ -5,6 +5,7 @@ Where they come from is ``pipeline_source``'s, what a model takes of them ``pipe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field
@@ -38,3 +39,17 @@ class Exogenous(Strict):
     def temporal(self) -> tuple[str, ...]:
         """Columns that the source must hold, in the order of a panel's exogenous columns."""
         return (*self.future, *self.historic)
+
+    def only(self, names: Collection[str]) -> Exogenous:
+        """Those of the columns that are named; of a calendar feature, its name or that of a wave."""
+        chosen = set(names)
+        return Exogenous(
+            future=tuple(c for c in self.future if c in chosen),
+            historic=tuple(c for c in self.historic if c in chosen),
+            static=tuple(c for c in self.static if c in chosen),
+            calendar=tuple(
+                feature
+                for feature in self.calendar
+                if {feature, f"{feature}_sin", f"{feature}_cos"} & chosen
+            ),
+        )

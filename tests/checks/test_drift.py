@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from tests.evaluation.conftest import make_pipeline
 from ts_forecast.checks.drift import check_drift, stability_index
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.quarters import Quarter
 
 SIZES = {"large": 1000.0, "small": 1.0}
 
@@ -73,6 +75,61 @@ def test_check_drift__only_new_series__says_so() -> None:
 
     assert result.passed
     assert "nothing to compare" in result.reason
+
+
+def seasonal(first: str, last: str, seed: int, level: float = 20.0) -> pd.DataFrame:
+    """Temperatures: warm summers, cold winters, nothing else that changes."""
+    rng = np.random.default_rng(seed)
+    ds = pd.date_range(first, last)
+    wave = -np.cos(2 * np.pi * (ds.dayofyear.to_numpy() - 15) / 365.25)
+    y = level + 10 * wave + rng.normal(scale=3, size=len(ds))
+    promotion = (rng.random(len(ds)) < 0.1).astype(float)
+    return pd.DataFrame({"unique_id": "town", "ds": ds, "y": y, "promotion": promotion})
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.parametrize("first", ["2021-01-01", "2022-01-01"])
+def test_check_drift__seasonal_series__warns_of_no_quarter_that_is_as_the_years_before(
+    number: int, first: str
+) -> None:
+    quarter = Quarter(2023, number)
+    before = quarter.start - pd.Timedelta("1D")
+    start = max(pd.Timestamp(first), pd.Timestamp(quarter.shift(-8).start))
+    old = seasonal(str(start), str(before), 1)
+    new = seasonal(str(quarter.start), str(quarter.end - pd.Timedelta("1D")), 2)
+
+    panel = Panel.from_frame(old, pipeline())
+    same = check_drift(panel, new, pipeline())
+    warmer = check_drift(panel, new.assign(y=new["y"] + 8), pipeline())
+    assert same.passed, same.reason
+    assert f"2022-Q{number}" in same.reason
+    assert not warmer.passed
+    years = [year for year in (2021, 2022) if Quarter(year, number).start >= start]
+    assert same.figures["compared_with"] == ", ".join(f"{year}-Q{number}" for year in years)
+
+
+def test_check_drift__winter_as_warm_as_the_year__warns() -> None:
+    """Against the whole year it would be nothing: that comparison is the control."""
+    panel = Panel.from_frame(seasonal("2022-01-01", "2022-12-31", 1), pipeline())
+    winter = seasonal("2023-01-01", "2023-03-31", 2)
+    rng = np.random.default_rng(4)
+    winter["y"] = rng.choice(panel.y, len(winter))
+
+    result = check_drift(panel, winter, pipeline())
+
+    assert not result.passed
+    index, noise = stability_index(panel.y, winter["y"].to_numpy())
+    assert index < max(0.25, noise)
+
+
+def test_check_drift__window_of_less_than_a_year__is_compared_whole_and_says_so() -> None:
+    old = seasonal("2022-04-02", "2022-12-31", 1)
+    new = seasonal("2023-01-01", "2023-03-31", 2)
+
+    result = check_drift(Panel.from_frame(old, pipeline()), new, pipeline())
+
+    assert not result.passed
+    assert "against the whole window, which holds less than a year" in result.reason
 
 
 def test_stability_index__few_observations__noise_allows_for_them() -> None:

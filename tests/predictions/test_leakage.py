@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ts_forecast.datasets.panel import Panel
+from ts_forecast.evaluation.calibration import calibrate
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
 from ts_forecast.predictions.rolling import forecast_pairs
 from ts_forecast.quarters import Quarter
+from ts_forecast.training.calibration import calibration_of, calibration_payload
 from ts_forecast.training.quarter import training_fingerprint
 from ts_forecast.training.trainer import FittedModel, fit_model
 
@@ -36,6 +38,8 @@ PIPELINE: Pipeline = parse_pipeline(
             {"model": "TSMixerx", "parameters": TINY},
             "SeasonalNaive",
             "AutoETS",
+            {"model": "WindowAverage", "parameters": {"window_size": 5}},
+            {"model": "SeasonalNaive", "name": "Calibrated", "intervals": "conformal"},
         ],
     },
     origin="shop.yaml",
@@ -67,8 +71,13 @@ FRAME = history()
 
 @pytest.fixture(scope="module")
 def fitted() -> Mapping[str, FittedModel]:
-    panel = Panel.from_frame(FRAME, PIPELINE).until(PLAN.fit_until).filled("interpolate")
-    return {spec.name: fit_model(PIPELINE, spec, panel) for spec in PIPELINE.models}
+    history = Panel.from_frame(FRAME, PIPELINE).until(PLAN.fit_until)
+    models = {}
+    for spec in PIPELINE.models:
+        model = fit_model(PIPELINE, spec, history.filled("interpolate"))
+        model.calibration = calibration_of(calibrate, PIPELINE, spec, history, QUARTER)
+        models[spec.name] = model
+    return models
 
 
 def forecasts(model: FittedModel, frame: pd.DataFrame) -> dict[tuple[str, int], np.ndarray]:
@@ -116,13 +125,21 @@ def test_forecast_pairs__another_future__same_forecasts_up_to_the_cutoff(
 @given(other=other_futures())
 def test_training_fingerprint__another_future__the_same(other: tuple[int, pd.DataFrame]) -> None:
     _, frame = other
-    before = Panel.from_frame(FRAME, PIPELINE).until(PLAN.fit_until).filled("interpolate")
-    after = Panel.from_frame(frame, PIPELINE).until(PLAN.fit_until).filled("interpolate")
+    before = Panel.from_frame(FRAME, PIPELINE).until(PLAN.fit_until)
+    after = Panel.from_frame(frame, PIPELINE).until(PLAN.fit_until)
 
     for spec in PIPELINE.models:
-        assert training_fingerprint(PIPELINE, spec, QUARTER, before) == training_fingerprint(
-            PIPELINE, spec, QUARTER, after
-        )
+        marks = [
+            training_fingerprint(
+                PIPELINE,
+                spec,
+                QUARTER,
+                panel.filled("interpolate"),
+                calibration=calibration_payload(PIPELINE, spec, panel),
+            )
+            for panel in (before, after)
+        ]
+        assert marks[0] == marks[1]
 
 
 def test_training_fingerprint__the_last_value_it_may_see__matters() -> None:

@@ -14,11 +14,13 @@ from tests.end_to_end.problems import TINY
 from ts_forecast.datasets.quarter import ingest_quarters
 from ts_forecast.db.engine import transaction
 from ts_forecast.errors import ArtifactError, PredictionError
+from ts_forecast.evaluation.calibration import calibrate
 from ts_forecast.predictions import quarter as predictions
 from ts_forecast.predictions.quarter import ForecastOutcome, forecast_quarter, slice_is_current
 from ts_forecast.predictions.slice import read_slice
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.experiment import Run
+from ts_forecast.tables.training import Model
 from ts_forecast.training.quarter import train_quarter
 
 QUARTER = Quarter(2023, 2)
@@ -34,7 +36,7 @@ def prepare(problem: Any, engine: Engine) -> None:
     pipeline, settings = problem.pipeline, problem.settings
     ingest_quarters(engine, settings, pipeline, [*pipeline.window(QUARTER), QUARTER])
     for spec in pipeline.models:
-        train_quarter(engine, settings, pipeline, spec, QUARTER)
+        train_quarter(engine, settings, pipeline, spec, QUARTER, calibrate=calibrate)
 
 
 def forecast(problem: Any, engine: Engine, **options: Any) -> ForecastOutcome:
@@ -180,15 +182,41 @@ def test_forecast_quarter__no_pair_can_be_issued__says_why(
         forecast(problem, engine)
 
 
-def test_forecast_quarter__a_model_without_intervals__has_no_bounds(
+def test_forecast_quarter__a_model_without_intervals__has_no_bounds_unless_calibrated(
     make_problem: Callable[..., Any], engine: Engine
 ) -> None:
+    bounds = ["lower_bound", "upper_bound", "confidence_level", "quantiles"]
+    problem = make_problem(models=["CrostonOptimized"], levels=[80], intervals="model")
+    prepare(problem, engine)
+    plain = rows_of(engine, forecast(problem, engine))
+    assert plain["predicted_value"].notna().all()
+    assert plain[bounds].isna().all(axis=None)
+
     problem = make_problem(models=["CrostonOptimized"], levels=[80])
     prepare(problem, engine)
+    with transaction(engine) as session:
+        model = session.scalars(select(Model).order_by(Model.model_id.desc())).first()
+        assert model is not None
+        assert (model.metadata_ or {})["calibration"]["scores"] > 100
+    outcome = forecast(problem, engine)
+    rows = rows_of(engine, outcome)
 
-    rows = rows_of(engine, forecast(problem, engine))
-
-    assert rows["predicted_value"].notna().all()
+    np.testing.assert_array_equal(rows["predicted_value"], plain["predicted_value"])
+    assert rows[bounds].notna().all(axis=None)
+    seen = rows.dropna(subset="actual_value")
     assert (
-        rows[["lower_bound", "upper_bound", "confidence_level", "quantiles"]].isna().all(axis=None)
+        0.6 < seen["actual_value"].between(seen["lower_bound"], seen["upper_bound"]).mean() < 0.97
     )
+    # Again, and after a later restatement: nothing moves.
+    with transaction(engine) as session:
+        assert slice_is_current(session, problem.pipeline, QUARTER)
+    later = problem.frame.copy()
+    later.loc[later["ds"] >= "2023-04-01", "y"] += 500
+    problem.write(later)
+    prepare(problem, engine)
+    moved = rows_of(engine, forecast(problem, engine))
+    is_first = moved["prediction_date"] <= "2023-04-02"  # from the two cutoffs in March
+    for column in ("lower_bound", "upper_bound"):
+        np.testing.assert_array_equal(moved[is_first][column], rows[is_first][column])
+    assert is_first.sum() == 3 * 4
+    assert (moved["actual_value"] - rows["actual_value"]).max() == pytest.approx(500)

@@ -17,7 +17,6 @@ from ts_forecast.quarters import Quarter
 from ts_forecast.search.validation import (
     Validation,
     plan_validation,
-    validation_cutoffs,
     validation_score,
 )
 from ts_forecast.training.search import Search, search_of
@@ -60,25 +59,6 @@ def planned(pipeline: Pipeline, search: Search, data: pd.DataFrame) -> Validatio
 
 def naive(pipeline: Pipeline, validation: Validation) -> FittedModel:
     return fit_model(pipeline, pipeline.models[1], validation.fit)
-
-
-@pytest.mark.parametrize(
-    ("last", "step", "val_size", "expected"),
-    [
-        (104, 7, 7, [97]),  # the first target of 97 is 98, a multiple of 7
-        (106, 7, 7, [97]),  # two days into the week: the last whole window
-        (104, 7, 21, [83, 90, 97]),
-        (104, 1, 9, [95, 96, 97]),
-        (104, 14, 7, [97]),
-        (104, 14, 28, [83, 97]),
-    ],
-)
-def test_validation_cutoffs__lie_where_the_pipelines_do(
-    last: int, step: int, val_size: int, expected: list[int]
-) -> None:
-    pipeline, _ = problem(step=step)
-
-    assert validation_cutoffs(last, pipeline, val_size).tolist() == expected
 
 
 def test_plan_validation__window__is_the_last_and_a_trial_sees_nothing_of_it() -> None:

@@ -178,14 +178,14 @@ def test_fit_model__loss_not_finite__names_the_step() -> None:
 
 @pytest.mark.parametrize("name", ["DeepAR", "DeepNPTS"])
 def test_fit_model__levels_with_a_model_of_points__says_so(name: str) -> None:
-    pipe = pipeline({"model": name, "exogenous": []}, levels=[80])
+    pipe = pipeline({"model": name, "exogenous": []}, levels=[80], intervals="model")
 
     with pytest.raises(TrainingError, match=rf"model {name}: {name} gives point forecasts only"):
         fit_model(pipe, pipe.models[0], panel(pipe))
 
 
 def test_fit_model__levels_with_recurrent_forecasts__says_so() -> None:
-    pipe = pipeline(LSTM, levels=[80])
+    pipe = pipeline(LSTM, levels=[80], intervals="model")
 
     with pytest.raises(TrainingError, match="LSTM with recurrent: true gives point forecasts only"):
         fit_model(pipe, pipe.models[0], panel(pipe))

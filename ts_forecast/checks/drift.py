@@ -1,5 +1,8 @@
 """Drift of a quarter's columns against the window that its models are fitted on.
 
+Where the window holds a year, against the same quarter of its years alone: a winter is unlike a year, and
+like the winter before it. A shorter window is compared whole, and the result says so.
+
 The population stability index (PSI) over the window's deciles, or over its values where they are few.
 Values are standardized for each series by the window's mean and deviation, so that large series do not
 hide small ones. Under no drift PSI / (1/n + 1/m) is chi-squared with one degree of freedom less than
@@ -15,6 +18,7 @@ import pandas as pd
 from ts_forecast.checks.result import CheckResult
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.quarters import Quarter
 
 _BINS = 10
 _FEW_VALUES = 20
@@ -30,17 +34,19 @@ def check_drift(window: Panel, frame: pd.DataFrame, pipeline: Pipeline) -> Check
 
     Args:
         window: as ``training.quarter.training_history`` gives it.
-        frame: the quarter's rows; series that the window lacks are left out.
+        frame: the quarter's rows; series without rows to compare with are left out.
     """
     from scipy.stats import wasserstein_distance
 
+    is_compared, compared = _reference(window, frame)
+    series_of_row = window.series_of_row[is_compared]
     codes = pd.Index(window.unique_ids).get_indexer(pd.Index(frame["unique_id"].astype(object)))
-    figures: dict[str, float | int | str] = {}
+    figures: dict[str, float | int | str] = {"compared_with": compared}
     worst: tuple[float, str] = (0.0, "")
     for name in ("y", *pipeline.exogenous.temporal):
         before = window.y if name == "y" else window.exogenous[:, window.columns.index(name)]
         old, new = _standardized(
-            before, window.series_of_row, frame[name].to_numpy(dtype=np.float64), codes
+            before[is_compared], series_of_row, frame[name].to_numpy(dtype=np.float64), codes
         )
         if not len(old) or not len(new):
             continue
@@ -51,13 +57,29 @@ def check_drift(window: Panel, frame: pd.DataFrame, pipeline: Pipeline) -> Check
         worst = max(worst, (psi / max(pipeline.checks.max_psi, noise), name))
     excess, name = worst
     if not name:
-        reason = "nothing to compare: no series of the quarter is in the window"
+        reason = f"nothing to compare: no series of the quarter is in {compared}"
         return CheckResult("drift", True, reason, figures)
     reason = (
-        f"{name} has a stability index of {figures[f'psi_{name}']:.3f}, "
+        f"{name} has a stability index of {figures[f'psi_{name}']:.3f} against {compared}, "
         f"{figures[f'limit_{name}']:.3f} is let through"
     )
     return CheckResult("drift", excess <= 1, reason, figures)
+
+
+def _reference(window: Panel, frame: pd.DataFrame) -> tuple[npt.NDArray[np.bool_], str]:
+    """Which rows of the window are compared with, and what people call them."""
+    ds = window.ds
+    quarter = Quarter.of(frame["ds"].min())
+    is_season = np.asarray(ds.quarter == quarter.number)
+    if not is_season.any() or ds.min() > _first_step(window, quarter.shift(-4)):
+        return np.ones(len(ds), dtype=bool), "the whole window, which holds less than a year"
+    years = sorted(set(ds[is_season].year))
+    return is_season, ", ".join(Quarter(year, quarter.number).label for year in years)
+
+
+def _first_step(window: Panel, quarter: Quarter) -> pd.Timestamp:
+    first = window.grid.first_from(pd.Timestamp(quarter.start))
+    return window.grid.timestamps(np.array([first]))[0]
 
 
 def stability_index(old: FloatArray, new: FloatArray) -> tuple[float, float]:

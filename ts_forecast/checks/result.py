@@ -50,8 +50,8 @@ KINDS: dict[CheckName, CheckKind] = {
     "freshness": CheckKind(False, "The newest observation is as new as it can be expected."),
     "drift": CheckKind(
         False,
-        "The target and exogenous columns are distributed as in the training window: population "
-        "stability index of values standardized for each series by the window.",
+        "The target and exogenous columns are distributed as in the same quarter of the training "
+        "window's years: population stability index of values standardized for each series.",
     ),
     "leakage": CheckKind(True, "The model has seen nothing after the quarter's first cutoff."),
     "complete_slice": CheckKind(

@@ -4,5 +4,6 @@ Where do I go to …?
 - know what a score is (pure, no database): ``scoring``
 - condense scores over series, with skill against the baseline (pure): ``summary``
 - score a quarter's slice and store the result: ``quarter``
+- measure forecasts of a past window by one number: ``backtest``; calibrate a model: ``calibration``
 - compare models, find the worst series: ``leaderboard``
 """

@@ -13,6 +13,7 @@ from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.store import file_sha256
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DeviceError
+from ts_forecast.evaluation.calibration import calibrate
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import ArtifactStore, record_artifact, verify
@@ -22,6 +23,7 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.fingerprint import library_versions
 from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
+from ts_forecast.training.calibration import calibration_of, calibration_payload
 from ts_forecast.training.quarter import training_fingerprint
 from ts_forecast.training.search import search_of
 from ts_forecast.training.trainer import FittedModel, fit_model, load_fitted
@@ -92,7 +94,8 @@ def recorded_model(
         engine, lambda session: search_of(session, pipeline, wanted), read_only=True
     )
     payload = None if search is None else search.payload(pipeline, history)
-    mark = training_fingerprint(pipeline, spec, quarter, panel, payload)
+    measure = calibration_payload(pipeline, spec, history)
+    mark = training_fingerprint(pipeline, spec, quarter, panel, payload, measure)
     key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name}", mark, quarter)
     with tracked_run(engine, key, source_type="cli", force=force, tags={"model": spec.name}) as run:
         if not run.reused:
@@ -101,6 +104,7 @@ def recorded_model(
                     engine, pipeline, spec, search, history, run, force=force
                 ).spec
             fitted = fit_model(pipeline, spec, panel)
+            fitted.calibration = calibration_of(calibrate, pipeline, spec, history, quarter)
             return _store(engine, settings, pipeline, spec, run, fitted, source)
     query = select(Model).where(Model.run_id == run.run_id)
     model = in_transaction(engine, lambda session: session.scalars(query).one(), read_only=True)

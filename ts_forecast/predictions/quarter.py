@@ -18,7 +18,7 @@ from ts_forecast.datasets.quarter import load_panel, stored_companions
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import ModelSpec, Pipeline
-from ts_forecast.predictions.rolling import forecast_pairs
+from ts_forecast.predictions.rolling import forecast_pairs, with_calibration
 from ts_forecast.predictions.slice import PREDICTION_SCHEMA, Published, publish_slice
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import verify
@@ -27,6 +27,7 @@ from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.runs import RunKey, find_completed, supersede, tracked_run
+from ts_forecast.training.calibration import calibration_payload, load_calibration
 from ts_forecast.training.device import Precision
 from ts_forecast.training.ensemble import combine, ensemble_fingerprint, load_weights
 from ts_forecast.training.quarter import trained_model, training_fingerprint, training_history
@@ -163,7 +164,10 @@ def slice_is_current(
         else:
             search = search_of(session, pipeline, spec)
             payload = None if search is None else search.payload(pipeline, history)
-            mark = training_fingerprint(pipeline, spec, quarter, filled, payload, precision)
+            measure = calibration_payload(pipeline, spec, history)
+            mark = training_fingerprint(
+                pipeline, spec, quarter, filled, payload, measure, precision=precision
+            )
         model = trained_model(session, experiment, spec.name, quarter)
         if model is None or (model.metadata_ or {}).get("fingerprint") != mark:
             return False
@@ -263,6 +267,9 @@ def _slice_rows(
         verify(folder, (model.metadata_ or {})["sha256"])
         if spec.ensemble is not None:
             outputs = combine(spec, load_weights(folder), kept)
+            calibration = load_calibration(folder)
+            if calibration is not None:
+                outputs = with_calibration(calibration, pipeline, spec.name, panel, issued, outputs)
         else:
             fitted = load_fitted(folder, spec.chosen(model.hyperparameters))
             outputs = forecast_pairs(fitted, pipeline, panel, issued)

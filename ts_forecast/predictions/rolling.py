@@ -17,6 +17,8 @@ from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.naive import can_vectorize, naive_forecasts, shortest_history
+from ts_forecast.training.calibration import Calibration, gives_quantiles
+from ts_forecast.training.conformal import series_scales, widened
 from ts_forecast.training.neural import (
     as_dataset,
     model_columns,
@@ -45,7 +47,8 @@ def forecast_pairs(
     """Forecasts of all pairs, ``[len(issued), horizon, n_outputs]``.
 
     Outputs are the pipeline's quantiles, ascending and never crossing, or the point forecast alone.
-    Bounds that a statistical model cannot give are NaN; its median never is.
+    Bounds are the model's own or, of a calibrated one, those of its calibration; NaN where there are
+    neither. The median never is.
 
     Raises:
         PredictionError: a forecast is not finite; names model, series and cutoff.
@@ -59,7 +62,47 @@ def forecast_pairs(
     _refuse_infinite(fitted, pipeline, panel, issued, outputs)
     # A model without bounds has NaN around its median, which sorting would move.
     is_whole = np.isfinite(outputs).all(axis=2, keepdims=True)
-    return np.where(is_whole, np.sort(outputs, axis=2), outputs)
+    outputs = np.where(is_whole, np.sort(outputs, axis=2), outputs)
+    if fitted.calibration is None:
+        return outputs
+    return with_calibration(fitted.calibration, pipeline, fitted.spec.name, panel, issued, outputs)
+
+
+def with_calibration(
+    calibration: Calibration,
+    pipeline: Pipeline,
+    name: str,
+    panel: Panel,
+    issued: Issued,
+    outputs: FloatArray,
+) -> FloatArray:
+    """Outputs with conformal bounds, if the calibration has widths.
+
+    Args:
+        name: of the model, for the error.
+
+    Raises:
+        PredictionError: the calibration is of other levels or another horizon than the pipeline file's.
+    """
+    if not calibration.radii:
+        return outputs
+    if (
+        set(calibration.radii) != set(pipeline.levels)
+        or len(calibration.scores) != pipeline.horizon
+    ):
+        raise PredictionError(
+            f"Pipeline {pipeline.name}, model {name}: its intervals were calibrated for "
+            f"{len(calibration.scores)} steps and the levels {sorted(calibration.radii)}.",
+            remedy="Materialize trained_models again: the pipeline file has changed.",
+        )
+    scales = series_scales(panel, issued, pipeline.season)
+    return widened(
+        outputs,
+        calibration.radii,
+        np.where(np.isfinite(scales), scales, calibration.typical_scale),
+        pipeline.quantiles,
+        around_point=calibration.around_point,
+    )
 
 
 def _univariate(
@@ -79,7 +122,7 @@ def _univariate(
             np.arange(len(part) + 1, dtype=np.int64) * reach,
             None if static is None else (static[0][part.series], static[1]),
         )
-        parts.append(_predict(fitted, dataset, pipeline.horizon, len(part)))
+        parts.append(_predict(fitted, dataset, pipeline, len(part)))
     return np.concatenate(parts).astype(np.float64)
 
 
@@ -128,15 +171,22 @@ def _windows(
     return values
 
 
-def _predict(fitted: FittedModel, dataset: object, horizon: int, groups: int) -> FloatArray:
-    """The library's forecast of every group of a dataset whose last ``horizon`` rows are the future."""
-    model = fitted.model
+def _predict(fitted: FittedModel, dataset: object, pipeline: Pipeline, groups: int) -> FloatArray:
+    """The library's forecast of every group of a dataset whose last rows are the horizon.
+
+    A point forecast stands among NaN where quantiles are wanted.
+    """
+    model, horizon = fitted.model, pipeline.horizon
     quiet_libraries()
     model.set_test_size(horizon)
     # A multivariate model has to see all series in one batch.
     model.valid_batch_size = max(_BATCH, groups) if model.MULTIVARIATE else _BATCH
     forecast: FloatArray = model.predict(dataset)
-    return forecast.reshape(groups, horizon, -1)
+    forecast = forecast.reshape(groups, horizon, -1)
+    if not pipeline.quantiles or gives_quantiles(fitted.spec):
+        return forecast
+    is_median = np.array(pipeline.quantiles) == 0.5
+    return np.where(is_median, forecast, np.nan)
 
 
 def _multivariate(
@@ -171,7 +221,7 @@ def _multivariate(
             np.arange(len(order) + 1, dtype=np.int64) * reach,
             None if static is None else (static[0][np.clip(order, 0, None)], static[1]),
         )
-        forecast = _predict(fitted, dataset, pipeline.horizon, len(order))
+        forecast = _predict(fitted, dataset, pipeline, len(order))
         mine = np.flatnonzero(issued.cutoff == cutoff)
         outputs[mine] = forecast[[place[panel.unique_ids[i]] for i in issued.series[mine]]]
     return outputs
@@ -223,7 +273,7 @@ def _one_by_one(
                 parameters = fit_series(pipeline, fitted.spec, {unique_id: y})[unique_id]
                 late[unique_id] = parameters
         try:
-            outputs[place] = forecast_series(pipeline, model, parameters, y)
+            outputs[place] = forecast_series(pipeline, fitted.spec, model, parameters, y)
         except Exception as error:  # noqa: BLE001 — numerical routines raise all kinds
             at = panel.grid.timestamps(issued.cutoff[place : place + 1])[0]
             raise PredictionError(
@@ -243,7 +293,7 @@ def _chunks(issued: Issued, size: int) -> Iterator[Issued]:
 def _refuse_infinite(
     fitted: FittedModel, pipeline: Pipeline, panel: Panel, issued: Issued, outputs: FloatArray
 ) -> None:
-    if fitted.spec.kind.is_neural or not pipeline.quantiles:
+    if not pipeline.quantiles or (fitted.spec.kind.is_neural and gives_quantiles(fitted.spec)):
         bad = ~np.isfinite(outputs).all(axis=(1, 2))
     else:
         median = pipeline.quantiles.index(0.5)

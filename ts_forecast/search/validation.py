@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from ts_forecast.cutoffs import SlicePlan
+from ts_forecast.cutoffs import SlicePlan, cutoffs_before
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.errors import DatasetError, EvaluationError, TrainingError
-from ts_forecast.evaluation.scoring import ALL, score_model, seasonal_scales
+from ts_forecast.evaluation.backtest import mean_score
+from ts_forecast.evaluation.scoring import seasonal_scales
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.rolling import forecast_pairs
 from ts_forecast.quarters import Quarter
@@ -55,7 +55,7 @@ def plan_validation(
         TrainingError: the history is too short for the window.
     """
     last = int(history.last_observed.max())
-    cutoffs = validation_cutoffs(last, pipeline, search.val_size)
+    cutoffs = cutoffs_before(last, pipeline.horizon, pipeline.step, search.val_size)
     first = int(cutoffs[0])
     try:
         fit = history.until(first)
@@ -72,21 +72,6 @@ def plan_validation(
     )
 
 
-def validation_cutoffs(last: int, pipeline: Pipeline, val_size: int) -> np.ndarray:
-    """Grid indices of the cutoffs, ascending, at least one.
-
-    They lie where the pipeline's do (midnights, Sundays), so the last one may lie up to a step before
-    ``last - horizon``.
-
-    Args:
-        last: grid index of the last target.
-    """
-    newest = last - pipeline.horizon
-    newest -= (newest + 1) % pipeline.step
-    oldest = min(last - val_size, newest)
-    return np.arange(newest, oldest - 1, -pipeline.step, dtype=np.int64)[::-1]
-
-
 def validation_score(
     fitted: FittedModel, pipeline: Pipeline, search: Search, validation: Validation
 ) -> float:
@@ -98,35 +83,14 @@ def validation_score(
     """
     panel, issued = validation.history, validation.issued
     outputs = forecast_pairs(fitted, pipeline, panel, issued)
-    horizon = pipeline.horizon
-    targets = issued.cutoff[:, None] + np.arange(1, horizon + 1)[None, :]
-    rows = panel.rows_at(issued.series[:, None], targets)
-    actual = np.where(rows >= 0, panel.y[rows], np.nan).reshape(-1)
-    middle = pipeline.quantiles.index(0.5) if pipeline.quantiles else 0
-    names = pa.array(np.asarray(panel.unique_ids, dtype=object)[np.repeat(issued.series, horizon)])
-    columns: dict[str, pa.Array] = {
-        "unique_id": names.cast(pa.string()),
-        "horizon": pa.array(np.tile(np.arange(1, horizon + 1, dtype=np.int32), len(issued))),
-        "predicted_value": pa.array(outputs[:, :, middle].reshape(-1)),
-        "actual_value": pa.array(actual, from_pandas=True),
-    }
-    if pipeline.quantiles:
-        columns["quantiles"] = pa.FixedSizeListArray.from_arrays(
-            pa.array(outputs.reshape(-1)), len(pipeline.quantiles)
-        ).cast(pa.list_(pa.float64()))
-    # The metrics of quantiles are computed wherever there are levels.
-    metrics = () if search.metric in ("mqloss", "scaled_crps") else (search.metric,)
-    scores = score_model(
-        pa.table(columns), pipeline.model_copy(update={"metrics": metrics}), validation.scales
-    )
-    value = scores.loc[scores["horizon_bucket"] == ALL, search.metric].mean()
+    value = mean_score(pipeline, search.metric, panel, issued, outputs, validation.scales)
     if not np.isfinite(value):
         raise EvaluationError(
             f"Pipeline {pipeline.name}, model {fitted.spec.name}: {search.metric} is not defined for "
             "any series of the validation window.",
             remedy="Choose another `search.metric`, or a larger `search.val_size`.",
         )
-    return float(value)
+    return value
 
 
 def _too_short(pipeline: Pipeline, search: Search, history: Panel, where: str) -> TrainingError:

@@ -4,6 +4,8 @@ Where do I go to …?
 - the model object of a pipeline's entry: ``neural``, ``statistical``
 - fit, save and load one: ``trainer``
 - train a quarter once, with its rows: ``quarter``
+- know which models are calibrated: ``calibration``; how wide intervals are: ``conformal``
+- put some together: ``ensemble``
 - know what is searched for a model: ``search``; stored search spaces: ``search_spaces``
 - what is mended in neuralforecast: ``library_patches``
 """

@@ -1,8 +1,9 @@
 """Ensembles: the forecasts of other models put together, quantile by quantile.
 
 Training one decides the weights of its members and stores them beside the hashes of the members' files.
-Weights come from the quarters before alone, as far as they are scored when it is trained; where none is,
-members weigh the same. A member that is trained anew, or other scores, make another ensemble.
+Weights by inverse errors come from the members' calibrations, forecasts of the last quarter of what they
+may see: they are the same whatever else was materialized. Where one has no error, members weigh the same.
+A member that is trained anew makes another ensemble.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
-from ts_forecast.registry.artifacts import ArtifactStore, record_artifact
+from ts_forecast.registry.artifacts import ArtifactStore, record_artifact, verify
 from ts_forecast.registry.versions import register_version
 from ts_forecast.settings import Settings
 from ts_forecast.tables.training import Model
@@ -28,7 +29,13 @@ from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint
 from ts_forecast.tracking.measurements import log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, tracked_run
-from ts_forecast.training.past_errors import complete_means, past_errors
+from ts_forecast.training.calibration import (
+    CALIBRATION_CODE_VERSION,
+    Calibration,
+    has_conformal_intervals,
+    load_twin,
+)
+from ts_forecast.training.conformal import conformal_widths
 from ts_forecast.training.quarter import TrainingOutcome, outcome_of, trained_model
 
 FloatArray = npt.NDArray[np.float64]
@@ -55,19 +62,19 @@ def train_ensemble(
         TrainingError: a member was not trained for the quarter.
     """
 
-    def prepare(session: Session) -> tuple[int, dict[str, Any], list[Any], int | None]:
+    def prepare(session: Session) -> tuple[int, dict[str, Any], list[Model]]:
         experiment = ensure_experiment(session, pipeline)
         members = _members(session, pipeline, spec, experiment, quarter)
-        definition = _definition(session, pipeline, spec, experiment, quarter, members)
-        lineage = (members[0].metadata_ or {}).get("datasets", [])
-        return experiment, definition, lineage, members[0].training_dataset_id
+        definition = _definition(pipeline, spec, quarter, members)
+        return experiment, definition, members
 
-    experiment, definition, lineage, dataset_id = in_transaction(engine, prepare)
+    experiment, definition, members = in_transaction(engine, prepare)
     mark = fingerprint(definition)
     key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name} {quarter.label}", mark, quarter)
     with tracked_run(engine, key, force=force, tags={"model": spec.name}) as run:
         if not run.reused:
-            _store(engine, settings, pipeline, spec, run, mark, definition, lineage, dataset_id)
+            calibration = _calibration(pipeline, spec, members, definition["weights"])
+            _store(engine, settings, pipeline, spec, run, mark, definition, members, calibration)
 
     def read(session: Session) -> TrainingOutcome:
         model = session.query(Model).filter_by(run_id=run.run_id).one()
@@ -79,13 +86,13 @@ def train_ensemble(
 def ensemble_fingerprint(
     session: Session, pipeline: Pipeline, spec: ModelSpec, experiment_id: int, quarter: Quarter
 ) -> str:
-    """What decides the ensemble: its members, their files and their past errors.
+    """What decides the ensemble: its members, their files and their errors.
 
     Raises:
         TrainingError: a member was not trained for the quarter.
     """
     members = _members(session, pipeline, spec, experiment_id, quarter)
-    return fingerprint(_definition(session, pipeline, spec, experiment_id, quarter, members))
+    return fingerprint(_definition(pipeline, spec, quarter, members))
 
 
 def inverse_errors(errors: dict[str, float]) -> dict[str, float]:
@@ -139,22 +146,20 @@ def _members(
 
 
 def _definition(
-    session: Session,
-    pipeline: Pipeline,
-    spec: ModelSpec,
-    experiment_id: int,
-    quarter: Quarter,
-    members: list[Model],
+    pipeline: Pipeline, spec: ModelSpec, quarter: Quarter, members: list[Model]
 ) -> dict[str, Any]:
     """All that decides the forecasts; stored as it is."""
     weights = dict.fromkeys(spec.of, round(1 / len(spec.of), _DIGITS))
-    scored: list[str] = []
+    errors: dict[str, float | None] = {}
     if spec.ensemble == "inverse_error":
-        errors = past_errors(session, pipeline, experiment_id, quarter)
-        own = errors.reindex(columns=list(spec.of)).dropna()
-        if len(own):
-            weights, scored = inverse_errors(complete_means(own)), list(own.index)
+        measured = {m.model_name: (m.metadata_ or {}).get("calibration", {}) for m in members}
+        errors = {name: found.get("error") for name, found in measured.items()}
+        known = {name: error for name, error in errors.items() if error is not None}
+        if len(known) == len(errors):
+            weights = inverse_errors(known)
+    intervals = {"calibration": CALIBRATION_CODE_VERSION, "levels": list(pipeline.levels)}
     return {
+        **(intervals if has_conformal_intervals(pipeline, spec) else {}),
         "kind": "train",
         "code": ENSEMBLE_CODE_VERSION,
         "quarter": quarter.key,
@@ -162,8 +167,48 @@ def _definition(
         "ensemble": spec.ensemble,
         "members": {m.model_name: (m.metadata_ or {})["sha256"] for m in members},
         "weights": weights,
-        "scored": scored,
+        "errors": errors,
     }
+
+
+def _calibration(
+    pipeline: Pipeline, spec: ModelSpec, members: list[Model], weights: dict[str, float]
+) -> Calibration | None:
+    """Of an ensemble with conformal intervals: what its members' twins forecast, put together."""
+    if not has_conformal_intervals(pipeline, spec):
+        return None
+    twins = {}
+    for member in members:
+        folder = Path(member.model_file_path)
+        verify(folder, (member.metadata_ or {})["sha256"])
+        twin = load_twin(folder)
+        if twin is not None:
+            twins[member.model_name] = twin
+    if len(twins) < len(members):
+        lacking = next(m.model_name for m in members if m.model_name not in twins)
+        none, zeros = (None,) * pipeline.horizon, (0,) * pipeline.horizon
+        note = f"{lacking} was not calibrated"
+        return Calibration(
+            dict.fromkeys(pipeline.levels, none), False, zeros, zeros, 1.0, note=note
+        )
+    outputs = combine(spec, weights, {name: twin.outputs for name, twin in twins.items()})
+    around_point = not bool(np.isfinite(outputs).all())
+    one = twins[spec.of[0]]
+    widths = conformal_widths(
+        outputs,
+        one.actual,
+        one.scales,
+        pipeline.quantiles,
+        pipeline.levels,
+        around_point=around_point,
+    )
+    return Calibration(
+        radii=widths.radii,
+        around_point=around_point,
+        scores=widths.counts,
+        pooled=widths.pooled,
+        typical_scale=float(np.median(one.scales)),
+    )
 
 
 def _store(
@@ -174,8 +219,8 @@ def _store(
     run: OpenRun,
     mark: str,
     definition: dict[str, Any],
-    lineage: list[Any],
-    dataset_id: int | None,
+    members: list[Model],
+    calibration: Calibration | None,
 ) -> None:
     quarter = run.key.quarter
     folder = Path("staging", pipeline.name, spec.name, quarter.key, mark[:_FOLDER_LENGTH])
@@ -183,6 +228,8 @@ def _store(
 
     def write(target: Path) -> None:
         (target / _FILE).write_text(text, encoding="utf-8")
+        if calibration is not None:
+            calibration.save(target)
 
     stored = ArtifactStore(settings).write_directory(folder, write)
 
@@ -194,7 +241,7 @@ def _store(
             framework=spec.kind.framework,
             model_config={"horizon": pipeline.horizon, "quantiles": list(pipeline.quantiles)},
             hyperparameters={"ensemble": spec.ensemble, "of": list(spec.of)},
-            training_dataset_id=dataset_id,
+            training_dataset_id=members[0].training_dataset_id,
             model_size_bytes=stored.size_bytes,
             model_file_path=str(stored.path),
             status="trained",
@@ -202,8 +249,9 @@ def _store(
             metadata_={
                 "sha256": stored.sha256,
                 "fingerprint": mark,
-                "datasets": lineage,
-                **{key: definition[key] for key in ("members", "weights", "scored")},
+                "datasets": (members[0].metadata_ or {}).get("datasets", []),
+                **{key: definition[key] for key in ("members", "weights", "errors")},
+                **({"calibration": calibration.summary} if calibration is not None else {}),
             },
         )
         session.add(model)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import OWN_PARAMETERS, ModelSpec, Pipeline
+from ts_forecast.training.calibration import gives_quantiles, has_conformal_intervals
 from ts_forecast.training.device import resolved_precision, trainer_arguments
 from ts_forecast.training.library_patches import apply_patches
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 MASK = "available_mask"
 
-# Their constructors refuse a loss over several quantiles, each with words of its own.
-_POINT_FORECASTS_ONLY = {"DeepAR", "DeepNPTS", "TimeLLM"}
 # TimeLLM fetches its language model by name while it is constructed; the library refuses to save it.
 _UNSAVEABLE = {"TimeLLM"}
 
@@ -34,7 +33,8 @@ _UNSAVEABLE = {"TimeLLM"}
 def build_neural(pipeline: Pipeline, spec: ModelSpec, n_series: int) -> Any:
     """The model object, not yet fitted.
 
-    The loss is MQLoss over the pipeline's quantiles, or MAE where it has no levels. Where the file says
+    The loss is MQLoss over the pipeline's quantiles; MAE where it has no levels, and of a model that
+    gives points and is calibrated. Where the file says
     nothing, a window holds two seasons or two horizons, whichever is longer, and series shorter than a
     window are padded.
 
@@ -50,9 +50,10 @@ def build_neural(pipeline: Pipeline, spec: ModelSpec, n_series: int) -> Any:
     _refuse_unusable(pipeline, spec)
     exogenous = pipeline.exogenous_of(spec)
     quantiles = pipeline.quantiles
+    is_of_quantiles = bool(quantiles) and gives_quantiles(spec)
     arguments: dict[str, Any] = {
         "h": pipeline.horizon,
-        "loss": MQLoss(quantiles=list(quantiles)) if quantiles else MAE(),
+        "loss": MQLoss(quantiles=list(quantiles)) if is_of_quantiles else MAE(),
         "random_seed": pipeline.seed,
         "alias": spec.name,
         **trainer_arguments(),
@@ -90,13 +91,13 @@ def _refuse_unusable(pipeline: Pipeline, spec: ModelSpec) -> None:
             f"{where} cannot be stored by neuralforecast, so no quarter could be forecast with it.",
             remedy="Choose another model.",
         )
-    # A recurrent forecast feeds one value back: quantiles are averaged away.
-    is_recurrent = bool(spec.parameters.get("recurrent"))
-    if pipeline.quantiles and (spec.model in _POINT_FORECASTS_ONLY or is_recurrent):
+    is_given = gives_quantiles(spec) or has_conformal_intervals(pipeline, spec)
+    if pipeline.quantiles and not is_given:
+        is_recurrent = bool(spec.parameters.get("recurrent"))
         what = f"{where}{' with recurrent: true' if is_recurrent else ''}"
         raise TrainingError(
             f"{what} gives point forecasts only, and the pipeline asks for `levels`.",
-            remedy="Remove `levels`, or choose a model that is trained on quantiles directly.",
+            remedy="Set `intervals: conformal`, or choose a model that is trained on quantiles.",
         )
 
 

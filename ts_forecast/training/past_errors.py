@@ -1,6 +1,6 @@
 """How well models forecast the quarters before a quarter: what may be known of them when it begins.
 
-For choosing champions and weighing the members of ensembles. Measuring is ``evaluation``'s.
+For choosing champions. Measuring is ``evaluation``'s.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.fingerprint import fingerprint, library_versions
 from ts_forecast.tracking.measurements import MetricRow, log_metrics, log_parameters
 from ts_forecast.tracking.runs import OpenRun, RunKey, supersede, tracked_run
+from ts_forecast.training.calibration import Calibrate, calibration_of, calibration_payload
 from ts_forecast.training.device import Precision, resolved_precision
 from ts_forecast.training.options import FitOptions, FitProgress
 from ts_forecast.training.progress import CURVES, CurveStream, clear_streamed
@@ -49,6 +50,7 @@ class TrainingOutcome:
         seconds: of the fit, when it was made.
         samples: observations that it was fitted on.
         search: of a searched model: its definition, the best value and trial; None of others.
+        calibration: of a calibrated model, ``Calibration.summary``; None of others.
         weights: of an ensemble: its members'; empty of others.
     """
 
@@ -62,6 +64,7 @@ class TrainingOutcome:
     samples: int
     final_loss: float | None
     search: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
     weights: dict[str, float] = field(default_factory=dict)
 
 
@@ -99,6 +102,7 @@ def training_fingerprint(
     quarter: Quarter,
     panel: Panel,
     search: dict[str, object] | None = None,
+    calibration: dict[str, object] | None = None,
     precision: Precision | None = None,
 ) -> str:
     """What decides the model: the data that it sees and how it is fitted, nothing else.
@@ -106,12 +110,14 @@ def training_fingerprint(
     Args:
         panel: as ``training_panel`` gives it.
         search: of a searched model, ``Search.payload``.
+        calibration: of a calibrated model, ``calibration_payload``.
         precision: as ``slice_is_current`` has it; default: that of this process.
     """
     library = ("neuralforecast", "torch") if spec.kind.is_neural else ("statsforecast", "numpy")
     return fingerprint(
         {
             **({} if search is None else {"search": search}),
+            **({} if calibration is None else {"calibration": calibration}),
             "kind": "train",
             "code": TRAINING_CODE_VERSION,
             "quarter": quarter.key,
@@ -142,6 +148,7 @@ def train_quarter(
     *,
     force: bool = False,
     choose: ChooseParameters | None = None,
+    calibrate: Calibrate | None = None,
     tell: Callable[[FitProgress], None] | None = None,
 ) -> TrainingOutcome:
     """The model that forecasts a quarter: fitted now, or the identical one on record.
@@ -152,6 +159,7 @@ def train_quarter(
 
     Args:
         choose: ``search.trials.choose_parameters``; needed for searched models only.
+        calibrate: ``evaluation.calibration.calibrate``; needed for calibrated models only.
         tell: told every few seconds where the fit is; its loss curve grows in ``metrics`` meanwhile.
 
     Raises:
@@ -171,7 +179,8 @@ def train_quarter(
     experiment, search, history = in_transaction(engine, prepare)
     panel = history.filled(pipeline.missing)
     payload = None if search is None else search.payload(pipeline, history)
-    mark = training_fingerprint(pipeline, spec, quarter, panel, payload)
+    measure = calibration_payload(pipeline, spec, history)
+    mark = training_fingerprint(pipeline, spec, quarter, panel, payload, measure)
     key = RunKey(experiment, "train", f"{pipeline.name}/{spec.name} {quarter.label}", mark, quarter)
     with tracked_run(engine, key, force=force, tags={"model": spec.name}) as run:
         if not run.reused:
@@ -186,6 +195,7 @@ def train_quarter(
                 report=CurveStream(engine, run.run_id, tell),
             )
             fitted = fit_model(pipeline, spec, panel, options)
+            fitted.calibration = calibration_of(calibrate, pipeline, spec, history, quarter)
             found = _found(search, chosen)
             _store(engine, settings, pipeline, spec, quarter, run, mark, panel, fitted, found)
 
@@ -242,7 +252,7 @@ def _store(
 ) -> None:
     folder = Path("staging", pipeline.name, spec.name, quarter.key, mark[:_FOLDER_LENGTH])
     stored = ArtifactStore(settings).write_directory(folder, fitted.save)
-    framework = spec.kind.framework
+    framework, calibration = spec.kind.framework, fitted.calibration
 
     def record(session: Session) -> None:
         model = Model(
@@ -275,6 +285,7 @@ def _store(
                 "final_loss": fitted.final_loss,
                 **({"fit": fitted.conduct} if fitted.conduct else {}),
                 **({"search": found} if found else {}),
+                **({"calibration": calibration.summary} if calibration is not None else {}),
             },
         )
         session.add(model)
@@ -377,5 +388,6 @@ def outcome_of(
         samples=model.training_samples or 0,
         final_loss=(model.metadata_ or {}).get("final_loss"),
         search=(model.metadata_ or {}).get("search"),
+        calibration=(model.metadata_ or {}).get("calibration"),
         weights=(model.metadata_ or {}).get("weights", {}),
     )

@@ -19,6 +19,7 @@ from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.search_space import SearchMetric, SearchSettings, Space, parse_space
 from ts_forecast.tracking.fingerprint import library_versions
 from ts_forecast.tracking.runs import OpenRun
+from ts_forecast.training.calibration import gives_quantiles
 from ts_forecast.training.search_spaces import stored_space
 
 # Raise it when the same inputs would give another choice.
@@ -145,7 +146,7 @@ def search_of(session: Session, pipeline: Pipeline, spec: ModelSpec) -> Search |
         fixed=dict(spec.parameters),
         space_name=given if isinstance(given, str) else None,
         trials=search.trials,
-        metric=search.metric or ("mqloss" if pipeline.levels else "mae"),
+        metric=search.metric or ("mqloss" if pipeline.levels and gives_quantiles(spec) else "mae"),
         val_size=search.val_size or pipeline.horizon,
         seed=pipeline.seed if search.seed is None else search.seed,
         pruner=search.pruner,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.training.calibration import gives_quantiles
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -81,19 +82,17 @@ def fit_series(
 
 
 def forecast_series(
-    pipeline: Pipeline, model: Any, fitted: Any | None, y: FloatArray
+    pipeline: Pipeline, spec: ModelSpec, model: Any, fitted: Any | None, y: FloatArray
 ) -> FloatArray:
     """Forecast from the end of a history, ``[horizon, n_outputs]``.
 
     Outputs are the pipeline's quantiles in ascending order, or the mean alone. Intervals are the
-    library's. A model that has none without conformal calibration gives NaN around its mean, which the
-    caller stores as no bound: calibrating would cost several fits a cutoff, and a band of width zero
-    would score as if it were meant.
+    library's; a model that has none gives NaN around its mean, for ``training.conformal`` to fill.
     """
     horizon, quantiles = pipeline.horizon, pipeline.quantiles
     levels = sorted(pipeline.levels)
     arguments: dict[str, Any] = {"h": horizon}
-    if levels and has_levels(model):
+    if levels and gives_quantiles(spec):
         arguments["level"] = levels
     with _numerical_noise_ignored():
         if fitted is not None:
@@ -121,11 +120,6 @@ def _numerical_noise_ignored() -> Iterator[None]:
         yield
 
 
-def has_levels(model: Any) -> bool:
-    """Whether the library gives intervals without conformal calibration."""
-    return type(model).__name__ not in _WITHOUT_LEVELS
-
-
 # Their ``forward`` estimates anew: nothing of a fit is kept.
 _FORWARD_FORGETS = {
     "ConformalSeasonalPool",
@@ -133,24 +127,4 @@ _FORWARD_FORGETS = {
     "Naive",
     "SeasonalNaive",
     "ZeroModel",
-}
-
-# These raise when asked for a level without ``prediction_intervals``; ConformalSeasonalPool draws its
-# intervals with a generator that cannot be seeded.
-_WITHOUT_LEVELS = {
-    "ADIDA",
-    "AutoMFLES",
-    "ConformalSeasonalPool",
-    "CrostonClassic",
-    "CrostonOptimized",
-    "CrostonSBA",
-    "IMAPA",
-    "MFLES",
-    "SeasonalExponentialSmoothing",
-    "SeasonalExponentialSmoothingOptimized",
-    "SeasonalWindowAverage",
-    "SimpleExponentialSmoothing",
-    "SimpleExponentialSmoothingOptimized",
-    "TSB",
-    "WindowAverage",
 }

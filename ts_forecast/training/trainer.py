@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import ArtifactError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.training.calibration import Calibration, load_calibration
 from ts_forecast.training.neural import quiet_libraries
 from ts_forecast.training.neural_fit import fit_neural
 from ts_forecast.training.options import FitOptions
@@ -38,6 +39,7 @@ class FittedModel:
         samples: observations that it was fitted on.
         seconds: wall time of the fit.
         conduct: how a neural fit went (``neural_fit.NeuralFit``); empty for others.
+        calibration: of its intervals; None where they are the model's own, or it has none.
     """
 
     spec: ModelSpec
@@ -48,6 +50,7 @@ class FittedModel:
     samples: int = 0
     seconds: float = 0.0
     conduct: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def final_loss(self) -> float | None:
@@ -74,6 +77,8 @@ class FittedModel:
             _sort_header(folder / _WEIGHTS)
         elif self.series:
             (folder / _SERIES).write_bytes(pickle.dumps(self.series, protocol=5))
+        if self.calibration is not None:
+            self.calibration.save(folder)
 
 
 def fit_model(
@@ -150,7 +155,12 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
     elif (folder / _SERIES).exists():
         series = pickle.loads((folder / _SERIES).read_bytes())  # noqa: S301 — hash verified
     return FittedModel(
-        spec, model, series, tuple(description["unique_ids"]), {}, description["samples"]
+        spec,
+        model,
+        series,
+        tuple(description["unique_ids"]),
+        samples=description["samples"],
+        calibration=load_calibration(folder),
     )
 
 
