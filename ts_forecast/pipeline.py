@@ -36,6 +36,7 @@ OWN_PARAMETERS = ("val_size",)
 Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
 Retrain = Literal["never", "on_restated_data"]
+Transform = Literal["robust", "asinh"]
 
 
 class ModelSpec(Strict):
@@ -43,7 +44,7 @@ class ModelSpec(Strict):
 
     model: str = Field(
         description="Class name in neuralforecast or statsforecast, e.g. NHITS; AutoNHITS searches "
-        "the parameters of NHITS. An ensemble has none."
+        "the parameters of NHITS; or LEAR, LightGBM. An ensemble has none."
     )
     ensemble: Blend | None = Field(
         None, description="Instead of model: how the forecasts of others are put together."
@@ -59,6 +60,11 @@ class ModelSpec(Strict):
     )
     exogenous: tuple[str, ...] | None = Field(
         None, description="Which of the pipeline's exogenous columns it takes; default: all."
+    )
+    transform: Transform | None = Field(
+        None,
+        description="Of the target, undone on forecasts: robust scales it by median and spread, "
+        "asinh draws its spikes in too.",
     )
     search_space: str | Space | None = Field(
         None,
@@ -101,13 +107,15 @@ class ModelSpec(Strict):
             raise ValueError(
                 f"{self.model} has no parameter {', '.join(unknown)}; allowed: {', '.join(allowed)}"
             )
+        if problem := self.kind.problem(self.parameters):
+            raise ValueError(f"parameters.{problem}")
         self._check_search()
         return self
 
     def _check_ensemble(self) -> None:
         if self.model != ENSEMBLE.name:
             raise ValueError("an ensemble has no `model`; it is made of those that `of` names")
-        if self.parameters or self.exogenous or self.search_space or self.search:
+        if any((self.parameters, self.exogenous, self.transform, self.search_space, self.search)):
             raise ValueError("an ensemble has `ensemble`, `of` and `name`, and nothing else")
         if len(set(self.of)) < 2 or len(set(self.of)) < len(self.of):
             raise ValueError("of: at least two different models are wanted")
@@ -284,7 +292,7 @@ class Pipeline(Strict):
             )
 
     def _check_exogenous(self, model: ModelSpec) -> None:
-        if model.exogenous is None and not model.kind.is_neural:
+        if model.exogenous is None and not model.kind.reads_columns:
             return  # Baselines use the target alone.
         given = self.exogenous_of(model)
         named = {*given.all_future, *given.historic, *given.static, *given.calendar}
@@ -311,22 +319,9 @@ class Pipeline(Strict):
 
     def exogenous_of(self, model: ModelSpec) -> Exogenous:
         """The exogenous columns that a model takes, by role."""
-        if not model.kind.is_neural and model.exogenous is None:
-            return Exogenous()
         if model.exogenous is None:
-            return self.exogenous
-        chosen = set(model.exogenous)
-        calendar = tuple(
-            feature
-            for feature in self.exogenous.calendar
-            if feature in chosen or {f"{feature}_sin", f"{feature}_cos"} & chosen
-        )
-        return Exogenous(
-            future=tuple(c for c in self.exogenous.future if c in chosen),
-            historic=tuple(c for c in self.exogenous.historic if c in chosen),
-            static=tuple(c for c in self.exogenous.static if c in chosen),
-            calendar=calendar,
-        )
+            return self.exogenous if model.kind.reads_columns else Exogenous()
+        return self.exogenous.chosen(model.exogenous)
 
     @cached_property
     def grid(self) -> Grid:

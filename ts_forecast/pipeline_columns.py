@@ -5,6 +5,7 @@ Where they come from is ``pipeline_source``'s, what a model takes of them ``pipe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import Field
@@ -38,3 +39,17 @@ class Exogenous(Strict):
     def temporal(self) -> tuple[str, ...]:
         """Columns that the source must hold, in the order of a panel's exogenous columns."""
         return (*self.future, *self.historic)
+
+    def chosen(self, names: Collection[str]) -> Exogenous:
+        """Those that are named; a calendar feature by its own name or by a column of it."""
+        calendar = tuple(
+            feature
+            for feature in self.calendar
+            if feature in names or {f"{feature}_sin", f"{feature}_cos"} & set(names)
+        )
+        return Exogenous(
+            future=tuple(c for c in self.future if c in names),
+            historic=tuple(c for c in self.historic if c in names),
+            static=tuple(c for c in self.static if c in names),
+            calendar=calendar,
+        )

@@ -36,6 +36,12 @@ PIPELINE: Pipeline = parse_pipeline(
             {"model": "TSMixerx", "parameters": TINY},
             "SeasonalNaive",
             "AutoETS",
+            {"model": "LEAR", "transform": "asinh", "exogenous": ["visitors", "weekday"]},
+            {
+                "model": "LightGBM",
+                "transform": "robust",
+                "parameters": {"n_estimators": 3, "differences": [1]},
+            },
         ],
     },
     origin="shop.yaml",

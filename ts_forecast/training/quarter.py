@@ -106,7 +106,6 @@ def training_fingerprint(
         panel: as ``training_panel`` gives it.
         search: of a searched model, ``Search.payload``.
     """
-    library = ("neuralforecast", "torch") if spec.kind.is_neural else ("statsforecast", "numpy")
     return fingerprint(
         {
             **({} if search is None else {"search": search}),
@@ -126,7 +125,8 @@ def training_fingerprint(
             "seed": pipeline.seed,
             **_mixed_precision(pipeline, spec),
             "data": panel.content_hash(),
-            "libraries": library_versions(*library),
+            **({} if spec.transform is None else {"transform": spec.transform}),
+            "libraries": library_versions(*spec.kind.libraries),
         }
     )
 
@@ -248,7 +248,7 @@ def _store(
             model_name=spec.name,
             model_type=spec.model,
             framework=framework,
-            framework_version=library_versions(framework)[framework],
+            framework_version=library_versions(*spec.kind.libraries)[spec.kind.libraries[0]],
             model_config={
                 "horizon": pipeline.horizon,
                 "frequency": pipeline.frequency,
