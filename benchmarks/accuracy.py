@@ -213,9 +213,15 @@ def _compute(
 
 def _follow(progress: Progress, title: str, jobs: list[Future[None]]) -> None:
     task = progress.add_task(title, total=len(jobs))
-    for job in as_completed(jobs):
-        job.result()
-        progress.advance(task)
+    try:
+        for job in as_completed(jobs):
+            job.result()
+            progress.advance(task)
+    except BaseException:
+        # A failure or Ctrl-C: what has begun ends, the rest waits for the next time.
+        for job in jobs:
+            job.cancel()
+        raise
 
 
 def _fit(settings: Settings, pipeline: Pipeline, name: str, quarter: Quarter) -> None:
