@@ -2,8 +2,8 @@
 
 Inputs of every step are the blocks of ``lagged_inputs`` and the indicators of the step's own calendar;
 which of the hundreds count is the lasso's choice, its penalty an information criterion's (Lago, Marcjasz,
-De Schutter and Weron 2021, for any frequency). Forecasts are a product of matrices, so all cutoffs of a
-quarter are made at once. One model a series.
+De Schutter and Weron 2021, for any frequency). Forecasts are sums of products, made for all cutoffs of a
+quarter at once. One model a series.
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ class LinearSeries:
     Attributes:
         weights: ``[horizon, inputs]``, of inputs as they are.
         intercepts: ``[horizon]``.
+        low, high: where inputs are cut off, ``[horizon, inputs]``.
     """
 
     weights: FloatArray
     intercepts: FloatArray
+    low: FloatArray
+    high: FloatArray
 
 
 def fit_linear(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> dict[str, LinearSeries]:
@@ -82,12 +85,12 @@ def forecast_linear(
         model = fitted.get(panel.unique_ids[place])
         if model is None:
             model = _last_season(pipeline, common.shape[1] + own.shape[2])
-        split = common.shape[1]
-        outputs[mine] = (
-            common[mine] @ model.weights[:, :split].T
-            + np.einsum("pki,ki->pk", own[mine], model.weights[:, split:])
-            + model.intercepts
-        )
+        for step in range(pipeline.horizon):
+            inputs = np.hstack([common[mine], own[mine, step]])
+            inputs = np.clip(inputs, model.low[step], model.high[step])
+            # Sums of rows, each by itself: a forecast does not depend on those beside it.
+            outputs[mine, step] = (inputs * model.weights[step]).sum(axis=1)
+        outputs[mine] += model.intercepts
     return outputs
 
 
@@ -120,7 +123,17 @@ def _fit_series(
         last = slice(max(0, len(pairs) - window), None)
         fits.append(_fit_window(common[last], own[last], actual[last], settings["criterion"]))
     weights, intercepts = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
-    return LinearSeries(weights, intercepts)
+    low, high = (
+        np.hstack(
+            [
+                np.broadcast_to(find(common, axis=0), (len(own[0]), common.shape[1])),
+                find(own, axis=0),
+            ]
+        )
+        for find in (np.min, np.max)
+    )
+    # A trend may leave what was seen, by as much as was seen; a mistyped load may not leave the world.
+    return LinearSeries(weights, intercepts, 2 * low - high, 2 * high - low)
 
 
 def _fit_window(
@@ -170,4 +183,5 @@ def _last_season(pipeline: Pipeline, n_inputs: int) -> LinearSeries:
     weights = np.zeros((pipeline.horizon, n_inputs))
     steps = np.arange(pipeline.horizon)
     weights[steps, steps % pipeline.season] = 1.0
-    return LinearSeries(weights, np.zeros(pipeline.horizon))
+    bounds = np.full(weights.shape, np.inf)
+    return LinearSeries(weights, np.zeros(pipeline.horizon), -bounds, bounds)
