@@ -56,7 +56,7 @@ def test_load_pipeline__minimal__has_the_documented_defaults(tmp_path: Path) -> 
         (
             {"models": [{"model": "NHITS", "steps": 3}]},
             r"models\.0\.steps: unknown key, allowed: ensemble, exogenous, intervals, model, name, of, "
-            r"parameters, search, search_space\.",
+            r"parameters, search, search_space, transform\.",
         ),
         ({"models": "NHITS"}, r"models: found 'NHITS', a list is wanted"),
         ({"models": []}, r"models: found \[\]"),

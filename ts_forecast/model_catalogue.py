@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,12 @@ _RESERVED = {
 _UNSEARCHED = _RESERVED | {"inference_input_size_multiplier"}
 # What the library makes of an input_size of -1, in horizons.
 _UNLIMITED = 3
+# Regressions on lags, by what fits them; their parameters are in the snapshot too.
+_REGRESSIONS = {"LEAR": ("scikit-learn", "numpy"), "LightGBM": ("lightgbm", "mlforecast")}
+_OF_LEAR = ("criterion", "exogenous_lags", "lags", "windows")
+_OF_LIGHTGBM = ("differences", "exogenous_lags", "lags")
+# Set by the trainer, or of classification.
+_NOT_OF_LIGHTGBM = {"class_weight", "importance_type", "n_jobs", "objective", "random_state"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class ModelKind:
 
     Attributes:
         name: the class name, as in a pipeline file.
-        framework: the library that it comes from, ``ts_forecast`` for ours; a value of ``models.framework``.
+        framework: the library that it comes from, ``ts_forecast`` for ensembles, ``sklearn`` for what is
+            fitted with its interface; a value of ``models.framework``.
         parameters: the keyword arguments that a pipeline file may set.
         future, historic, static: which exogenous columns it can take.
         multivariate: one forecast uses all series at once.
@@ -47,7 +55,7 @@ class ModelKind:
     """
 
     name: str
-    framework: Literal["neuralforecast", "statsforecast", "ts_forecast"]
+    framework: Literal["neuralforecast", "statsforecast", "sklearn", "ts_forecast"]
     parameters: tuple[str, ...]
     future: bool
     historic: bool
@@ -58,8 +66,35 @@ class ModelKind:
 
     @property
     def is_neural(self) -> bool:
-        """Fitted by gradient descent (neuralforecast) rather than per series (statsforecast)."""
+        """Fitted by gradient descent, with neuralforecast."""
         return self.framework == "neuralforecast"
+
+    @property
+    def reads_columns(self) -> bool:
+        """Whether it takes exogenous columns unasked: models of statsforecast and ensembles do not."""
+        return self.framework in ("neuralforecast", "sklearn")
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Distributions whose versions decide a fit, the one that fits first."""
+        if self.framework == "sklearn":
+            return _REGRESSIONS[self.name]
+        return {
+            "neuralforecast": ("neuralforecast", "torch"),
+            "statsforecast": ("statsforecast", "numpy"),
+            "ts_forecast": (),
+        }[self.framework]
+
+    def problem(self, parameters: Mapping[str, Any]) -> str:
+        """What is wrong with the lags of a regression; empty if nothing is."""
+        for name in {"lags", "exogenous_lags", "windows", "differences"} & set(parameters):
+            values = parameters[name]
+            is_list = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
+            if self.framework == "sklearn" and not (is_list and (values or name != "lags")):
+                return f"{name}: found {values!r}, a list of positive whole numbers is wanted"
+        if parameters.get("criterion", "aic") not in ("aic", "bic") and self.name == "LEAR":
+            return f"criterion: found {parameters['criterion']!r}, aic or bic is wanted"
+        return ""
 
 
 ENSEMBLE = ModelKind("Ensemble", "ts_forecast", (), False, False, False, False)
@@ -114,7 +149,21 @@ def inspect_libraries() -> dict[str, dict[str, Any]]:
             continue
         space = _space(getattr(searching, name).default_config)
         found[name] = {"searches": plain, "default_space": space}
+    found |= _regressions()
     return dict(sorted(found.items()))
+
+
+def _regressions() -> dict[str, dict[str, Any]]:
+    from lightgbm import LGBMRegressor
+
+    boosted = sorted({*_parameters(LGBMRegressor), *_OF_LIGHTGBM} - _NOT_OF_LIGHTGBM)
+    # Those that LightGBM takes by their own names, beside its constructor's.
+    boosted += ["bagging_fraction", "bagging_freq", "feature_fraction", "lambda_l2", "linear_tree"]
+    able = {"future": True, "historic": True, "static": False, "multivariate": False}
+    return {
+        "LEAR": {"framework": "sklearn", "parameters": list(_OF_LEAR), **able},
+        "LightGBM": {"framework": "sklearn", "parameters": sorted(boosted), **able},
+    }
 
 
 def _space(config: dict[str, Any]) -> dict[str, Any]:

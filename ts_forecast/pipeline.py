@@ -37,6 +37,7 @@ Blend = Literal["mean", "median", "inverse_error"]
 Missing = Literal["error", "interpolate", "ffill"]
 Retrain = Literal["never", "on_restated_data"]
 Intervals = Literal["auto", "conformal", "model"]
+Transform = Literal["robust", "asinh"]
 
 
 class ModelSpec(Strict):
@@ -44,7 +45,7 @@ class ModelSpec(Strict):
 
     model: str = Field(
         description="Class name in neuralforecast or statsforecast, e.g. NHITS; AutoNHITS searches "
-        "the parameters of NHITS. An ensemble has none."
+        "the parameters of NHITS; or LEAR, LightGBM. An ensemble has none."
     )
     ensemble: Blend | None = Field(
         None, description="Instead of model: how the forecasts of others are put together."
@@ -60,6 +61,11 @@ class ModelSpec(Strict):
     )
     exogenous: tuple[str, ...] | None = Field(
         None, description="Which of the pipeline's exogenous columns it takes; default: all."
+    )
+    transform: Transform | None = Field(
+        None,
+        description="Of the target, undone on forecasts: robust scales it by median and spread, "
+        "asinh draws its spikes in too.",
     )
     search_space: str | Space | None = Field(
         None,
@@ -105,13 +111,15 @@ class ModelSpec(Strict):
             raise ValueError(
                 f"{self.model} has no parameter {', '.join(unknown)}; allowed: {', '.join(allowed)}"
             )
+        if problem := self.kind.problem(self.parameters):
+            raise ValueError(f"parameters.{problem}")
         self._check_search()
         return self
 
     def _check_ensemble(self) -> None:
         if self.model != ENSEMBLE.name:
             raise ValueError("an ensemble has no `model`; it is made of those that `of` names")
-        if self.parameters or self.exogenous or self.search_space or self.search:
+        if any((self.parameters, self.exogenous, self.transform, self.search_space, self.search)):
             raise ValueError("an ensemble has `ensemble`, `of`, `name`, `intervals`, nothing else")
         if len(set(self.of)) < 2 or len(set(self.of)) < len(self.of):
             raise ValueError("of: at least two different models are wanted")
@@ -293,7 +301,7 @@ class Pipeline(Strict):
             )
 
     def _check_exogenous(self, model: ModelSpec) -> None:
-        if model.exogenous is None and not model.kind.is_neural:
+        if model.exogenous is None and not model.kind.reads_columns:
             return  # Baselines use the target alone.
         given = self.exogenous_of(model)
         named = {*given.all_future, *given.historic, *given.static, *given.calendar}
@@ -320,10 +328,8 @@ class Pipeline(Strict):
 
     def exogenous_of(self, model: ModelSpec) -> Exogenous:
         """The exogenous columns that a model takes, by role."""
-        if not model.kind.is_neural and model.exogenous is None:
-            return Exogenous()
         if model.exogenous is None:
-            return self.exogenous
+            return self.exogenous if model.kind.reads_columns else Exogenous()
         return self.exogenous.only(model.exogenous)
 
     @cached_property

@@ -40,6 +40,12 @@ PIPELINE: Pipeline = parse_pipeline(
             "AutoETS",
             {"model": "WindowAverage", "parameters": {"window_size": 5}},
             {"model": "SeasonalNaive", "name": "Calibrated", "intervals": "conformal"},
+            {"model": "LEAR", "transform": "asinh", "exogenous": ["visitors", "weekday"]},
+            {
+                "model": "LightGBM",
+                "transform": "robust",
+                "parameters": {"n_estimators": 3, "differences": [1]},
+            },
         ],
     },
     origin="shop.yaml",

@@ -113,7 +113,11 @@ def test_fit_model__gathered_windows__same_losses_and_weights_as_the_library(
 LSTM = {"model": "LSTM", "parameters": {"max_steps": 3, "input_size": 14, "recurrent": True}}
 
 
-@pytest.mark.parametrize("model", [NHITS, LSTM, "AutoETS", "SeasonalNaive"])
+TREES = {"model": "LightGBM", "parameters": {"n_estimators": 3}, "transform": "robust"}
+LEAR = {"model": "LEAR", "transform": "asinh"}
+
+
+@pytest.mark.parametrize("model", [NHITS, LSTM, "AutoETS", "SeasonalNaive", TREES, LEAR])
 def test_save__and_load__forecasts_the_same(model: Any, tmp_path: Path) -> None:
     from ts_forecast.predictions.rolling import forecast_pairs
     from ts_forecast.quarters import Quarter

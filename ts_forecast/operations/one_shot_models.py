@@ -136,7 +136,7 @@ def _store(
             model_name=spec.name,
             model_type=spec.model,
             framework=framework,
-            framework_version=library_versions(framework)[framework],
+            framework_version=library_versions(*spec.kind.libraries)[spec.kind.libraries[0]],
             model_config={
                 "horizon": pipeline.horizon,
                 "frequency": pipeline.frequency,

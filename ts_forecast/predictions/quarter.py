@@ -248,9 +248,17 @@ def _fingerprint(pipeline: Pipeline, quarter: Quarter, models: list[Model], pane
             "missing": pipeline.missing,
             "levels": list(pipeline.levels),
             "data": panel.content_hash(),
-            "libraries": library_versions("neuralforecast", "statsforecast", "torch"),
+            "libraries": library_versions(
+                "neuralforecast", "statsforecast", "torch", *_of_regressions(pipeline)
+            ),
         }
     )
+
+
+def _of_regressions(pipeline: Pipeline) -> set[str]:
+    """Libraries that count for pipelines with such a model alone."""
+    kinds = [spec.kind for spec in pipeline.models if spec.kind.framework == "sklearn"]
+    return {name for kind in kinds for name in kind.libraries}
 
 
 def _slice_rows(

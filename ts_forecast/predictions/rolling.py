@@ -17,8 +17,10 @@ from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.naive import can_vectorize, naive_forecasts, shortest_history
+from ts_forecast.training.boosted import forecast_boosted
 from ts_forecast.training.calibration import Calibration, gives_quantiles
 from ts_forecast.training.conformal import series_scales, widened
+from ts_forecast.training.linear import forecast_linear
 from ts_forecast.training.neural import (
     as_dataset,
     model_columns,
@@ -53,19 +55,31 @@ def forecast_pairs(
     Raises:
         PredictionError: a forecast is not finite; names model, series and cutoff.
     """
-    if not fitted.spec.kind.is_neural:
+    observed, transform = panel, fitted.transform
+    if transform is not None:
+        panel = transform.apply(observed, pipeline)
+    if fitted.spec.model == "LightGBM":
+        outputs = forecast_boosted(pipeline, fitted.spec, fitted.model, panel, issued)
+    elif fitted.spec.model == "LEAR":
+        outputs = _linear(fitted, pipeline, panel, issued)
+    elif not fitted.spec.kind.is_neural:
         outputs = _statistical(fitted, pipeline, panel, issued)
     elif fitted.spec.kind.multivariate:
         outputs = _multivariate(fitted, pipeline, panel, issued)
     else:
         outputs = _univariate(fitted, pipeline, panel, issued)
+    if transform is not None:
+        outputs = transform.undo(outputs, observed, pipeline, issued.series)
     _refuse_infinite(fitted, pipeline, panel, issued, outputs)
     # A model without bounds has NaN around its median, which sorting would move.
     is_whole = np.isfinite(outputs).all(axis=2, keepdims=True)
     outputs = np.where(is_whole, np.sort(outputs, axis=2), outputs)
     if fitted.calibration is None:
         return outputs
-    return with_calibration(fitted.calibration, pipeline, fitted.spec.name, panel, issued, outputs)
+    # Widths are in the target's own units.
+    return with_calibration(
+        fitted.calibration, pipeline, fitted.spec.name, observed, issued, outputs
+    )
 
 
 def with_calibration(
@@ -224,6 +238,14 @@ def _multivariate(
         forecast = _predict(fitted, dataset, pipeline, len(order))
         mine = np.flatnonzero(issued.cutoff == cutoff)
         outputs[mine] = forecast[[place[panel.unique_ids[i]] for i in issued.series[mine]]]
+    return outputs
+
+
+def _linear(fitted: FittedModel, pipeline: Pipeline, panel: Panel, issued: Issued) -> FloatArray:
+    """Its forecast is the median; it has no bounds."""
+    outputs = np.full((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)), np.nan)
+    middle = pipeline.quantiles.index(0.5) if pipeline.quantiles else 0
+    outputs[:, :, middle] = forecast_linear(pipeline, fitted.spec, fitted.series, panel, issued)
     return outputs
 
 

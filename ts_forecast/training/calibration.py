@@ -43,6 +43,7 @@ _POINT_STATISTICAL = {
     "CrostonOptimized",
     "CrostonSBA",
     "IMAPA",
+    "LEAR",
     "MFLES",
     "SeasonalExponentialSmoothing",
     "SeasonalExponentialSmoothingOptimized",

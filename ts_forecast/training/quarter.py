@@ -113,7 +113,6 @@ def training_fingerprint(
         calibration: of a calibrated model, ``calibration_payload``.
         precision: as ``slice_is_current`` has it; default: that of this process.
     """
-    library = ("neuralforecast", "torch") if spec.kind.is_neural else ("statsforecast", "numpy")
     return fingerprint(
         {
             **({} if search is None else {"search": search}),
@@ -134,7 +133,8 @@ def training_fingerprint(
             "seed": pipeline.seed,
             **_mixed_precision(pipeline, spec, precision),
             "data": panel.content_hash(),
-            "libraries": library_versions(*library),
+            **({} if spec.transform is None else {"transform": spec.transform}),
+            "libraries": library_versions(*spec.kind.libraries),
         }
     )
 
@@ -260,7 +260,7 @@ def _store(
             model_name=spec.name,
             model_type=spec.model,
             framework=framework,
-            framework_version=library_versions(framework)[framework],
+            framework_version=library_versions(*spec.kind.libraries)[spec.kind.libraries[0]],
             model_config={
                 "horizon": pipeline.horizon,
                 "frequency": pipeline.frequency,

@@ -16,15 +16,19 @@ import numpy.typing as npt
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import ArtifactError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.training.boosted import fit_boosted
 from ts_forecast.training.calibration import Calibration, load_calibration
+from ts_forecast.training.linear import fit_linear
 from ts_forecast.training.neural import quiet_libraries
 from ts_forecast.training.neural_fit import fit_neural
 from ts_forecast.training.options import FitOptions
 from ts_forecast.training.statistical import fit_series
+from ts_forecast.training.target_transform import TargetTransform, fit_transform
 
 _DESCRIPTION = "ts_forecast.json"
 _WEIGHTS = "model.safetensors"
 _SERIES = "series.pickle"
+_REGRESSION = "regression.pickle"
 
 
 @dataclass
@@ -32,14 +36,15 @@ class FittedModel:
     """A model that can forecast.
 
     Attributes:
-        model: a neuralforecast object; None for statistical models.
-        series: fitted statistical objects by ``unique_id``; empty for models without parameters.
+        model: a neuralforecast object, or an ``MLForecast``; None for models a series.
+        series: fitted objects by ``unique_id``; empty for models without parameters.
         unique_ids: the series that it was fitted on, in order.
         curves: ``{name: [(step, loss), …]}``.
         samples: observations that it was fitted on.
         seconds: wall time of the fit.
         conduct: how a neural fit went (``neural_fit.NeuralFit``); empty for others.
         calibration: of its intervals; None where they are the model's own, or it has none.
+        transform: of the target, in which it was fitted; None if it was not transformed.
     """
 
     spec: ModelSpec
@@ -51,6 +56,7 @@ class FittedModel:
     seconds: float = 0.0
     conduct: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    transform: TargetTransform | None = None
 
     @property
     def final_loss(self) -> float | None:
@@ -62,7 +68,7 @@ class FittedModel:
         """Write the model into an empty folder.
 
         Neural models become ``model.safetensors``, which ``neuralforecast.models.<Class>.load`` opens;
-        statistical ones a pickle, which is only read back after its hash was verified.
+        others a pickle, which is only read back after its hash was verified.
         """
         description = {
             "model": self.spec.model,
@@ -71,8 +77,15 @@ class FittedModel:
             "samples": self.samples,
             "inference_input_size": getattr(self.model, "inference_input_size", None),
         }
+        if self.transform is not None:
+            description["transform"] = {
+                "kind": self.transform.kind,
+                "scales": dict(self.transform.scales),
+            }
         (folder / _DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
-        if self.model is not None:
+        if self.spec.model == "LightGBM":
+            (folder / _REGRESSION).write_bytes(pickle.dumps(self.model, protocol=5))
+        elif self.model is not None:
             self.model.save(str(folder / _WEIGHTS))
             _sort_header(folder / _WEIGHTS)
         elif self.series:
@@ -94,19 +107,31 @@ def fit_model(
         TrainingError: the library refuses, or the loss is not finite.
     """
     begun = time.monotonic()
+    transform = fit_transform(spec, panel)
+    if transform is not None:
+        panel = transform.apply(panel, pipeline)
+    fitted = _fit(pipeline, spec, panel, options or FitOptions())
+    return replace(fitted, transform=transform, seconds=time.monotonic() - begun)
+
+
+def _fit(pipeline: Pipeline, spec: ModelSpec, panel: Panel, options: FitOptions) -> FittedModel:
+    if spec.model == "LightGBM":
+        model = fit_boosted(pipeline, spec, panel)
+        return FittedModel(spec, model, {}, panel.unique_ids, samples=panel.n_rows)
+    if spec.model == "LEAR":
+        series: dict[str, Any] = {**fit_linear(pipeline, spec, panel)}
+        return FittedModel(spec, None, series, panel.unique_ids, samples=panel.n_rows)
     if not spec.kind.is_neural:
         histories = {
             unique_id: panel.y[panel.indptr[i] : panel.indptr[i + 1]]
             for i, unique_id in enumerate(panel.unique_ids)
         }
         series = fit_series(pipeline, spec, histories)
-        return FittedModel(
-            spec, None, series, panel.unique_ids, {}, panel.n_rows, time.monotonic() - begun
-        )
+        return FittedModel(spec, None, series, panel.unique_ids, samples=panel.n_rows)
     samples, mask = panel.n_rows, None
     if spec.kind.multivariate:
         panel, mask = _aligned(panel)
-    fit = fit_neural(pipeline, spec, panel, mask, options or FitOptions())
+    fit = fit_neural(pipeline, spec, panel, mask, options)
     model = fit.model
     curves = {
         "train_loss": _curve(model.train_trajectories),
@@ -120,8 +145,7 @@ def fit_model(
                 f"Pipeline {pipeline.name}, model {spec.name}: {name} is not finite at step {bad[0]}.",
                 remedy="Lower learning_rate, set scaler_type, or look for extreme values in y.",
             )
-    seconds = time.monotonic() - begun
-    return FittedModel(spec, model, {}, panel.unique_ids, curves, samples, seconds, fit.conduct)
+    return FittedModel(spec, model, {}, panel.unique_ids, curves, samples, conduct=fit.conduct)
 
 
 def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
@@ -152,8 +176,11 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
         if description["inference_input_size"] is not None:
             # The library stores it after adding one for recurrent models, and adds one again.
             model.inference_input_size = description["inference_input_size"]
+    elif (folder / _REGRESSION).exists():
+        model = pickle.loads((folder / _REGRESSION).read_bytes())  # noqa: S301 — hash verified
     elif (folder / _SERIES).exists():
         series = pickle.loads((folder / _SERIES).read_bytes())  # noqa: S301 — hash verified
+    known = description.get("transform")
     return FittedModel(
         spec,
         model,
@@ -161,6 +188,7 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
         tuple(description["unique_ids"]),
         samples=description["samples"],
         calibration=load_calibration(folder),
+        transform=None if known is None else TargetTransform(**known),
     )
 
 

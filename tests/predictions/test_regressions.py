@@ -1,0 +1,261 @@
+"""LEAR, LightGBM and transforms of the target: all cutoffs at once equal one at a time, and see no more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.errors import PipelineError
+from ts_forecast.pipeline import Pipeline
+from ts_forecast.pipeline_file import parse_pipeline
+from ts_forecast.predictions.rolling import forecast_pairs
+from ts_forecast.quarters import Quarter
+from ts_forecast.training.quarter import training_fingerprint
+from ts_forecast.training.target_transform import fit_transform
+from ts_forecast.training.trainer import FittedModel, fit_model
+
+QUARTER = Quarter(2015, 4)
+TREES = {"n_estimators": 5, "min_child_samples": 5}
+MODELS = [
+    pytest.param({"model": "LEAR", "transform": "asinh"}, id="LEAR"),
+    pytest.param({"model": "LEAR", "parameters": {"windows": [30, 60]}}, id="LEAR-windows"),
+    pytest.param({"model": "LightGBM", "transform": "robust", "parameters": TREES}, id="LightGBM"),
+    pytest.param(
+        {"model": "LightGBM", "parameters": {**TREES, "differences": [1]}},
+        id="LightGBM-differences",
+    ),
+    pytest.param(
+        {
+            "model": "NHITS",
+            "transform": "asinh",
+            "parameters": {"max_steps": 3, "input_size": 14, "scaler_type": "identity"},
+        },
+        id="NHITS-asinh",
+    ),
+    pytest.param({"model": "SeasonalNaive", "transform": "asinh"}, id="SeasonalNaive-asinh"),
+]
+
+
+def pipeline(model: Any, **changes: Any) -> Pipeline:
+    content = {
+        "name": "shop",
+        "source": {"files": "shop.csv"},
+        "frequency": "D",
+        "horizon": 10,
+        "step": 7,
+        "start": "2015-01-01",
+        "missing": "ffill",
+        "levels": [80],
+        "exogenous": {
+            "future": ["promotion"],
+            "historic": ["visitors"],
+            "calendar": ["weekday", "month", "week"],
+        },
+        "models": [model],
+    }
+    return parse_pipeline(content | changes, origin="shop.yaml")
+
+
+def history(days: str = "2015-12-31") -> pd.DataFrame:
+    """Two series, one with a gap over a cutoff, and one that begins within the quarter."""
+    rng = np.random.default_rng(2)
+    dates = pd.date_range("2015-01-01", days)
+    frame = pd.DataFrame(
+        {
+            "unique_id": np.repeat(["a", "b", "late"], len(dates)),
+            "ds": np.tile(dates, 3),
+            "y": rng.normal(size=3 * len(dates)).cumsum() + 50,
+            "promotion": rng.normal(size=3 * len(dates)),
+            "visitors": rng.normal(size=3 * len(dates)),
+        }
+    )
+    gone = (frame["unique_id"] == "b") & frame["ds"].between("2015-11-06", "2015-11-10")
+    early = (frame["unique_id"] == "late") & (frame["ds"] < "2015-10-20")
+    return frame[~gone & ~early].reset_index(drop=True)
+
+
+def fitted_model(pipe: Pipeline, frame: pd.DataFrame) -> FittedModel:
+    plan = pipe.slice_plan(QUARTER)
+    panel = Panel.from_frame(frame, pipe).until(plan.fit_until).filled(pipe.missing)
+    return fit_model(pipe, pipe.models[0], panel)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_forecast_pairs__all_cutoffs__equal_one_with_what_it_knew(model: dict[str, Any]) -> None:
+    """Alone, a cutoff is given nothing after it but the columns that are known ahead."""
+    pipe, frame = pipeline(model), history()
+    fitted = fitted_model(pipe, frame)
+    panel = Panel.from_frame(frame, pipe)
+    issued = panel.issued(pipe.slice_plan(QUARTER), pipe)
+
+    together = forecast_pairs(fitted, pipe, panel, issued)
+
+    assert {panel.unique_ids[i] for i in issued.series} == {"a", "b", "late"}
+    assert together.shape == (len(issued), 10, 3) and np.isfinite(together[:, :, 1]).all()
+    for cutoff in np.unique(issued.cutoff):
+        at, end = pipe.grid.timestamps(np.array([cutoff, cutoff + pipe.horizon]))
+        known = frame[frame["ds"] <= end].copy()
+        known.loc[known["ds"] > at, ["y", "visitors"]] = np.nan
+        alone = Panel.from_frame(known, pipe)
+        mine = np.flatnonzero(issued.cutoff == cutoff)
+        places = [alone.unique_ids.index(panel.unique_ids[i]) for i in issued.series[mine]]
+        one = Issued(np.array(places), issued.cutoff[mine])
+        np.testing.assert_allclose(
+            together[mine], forecast_pairs(fitted, pipe, alone, one), rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("model", MODELS[:4])
+def test_forecast_pairs__another_season__another_forecast(model: dict[str, Any]) -> None:
+    """The tests of leakage would also hold for a model that reads nothing at all."""
+    pipe, frame = pipeline(model), history()
+    fitted = fitted_model(pipe, frame)
+    issued = Panel.from_frame(frame, pipe).issued(pipe.slice_plan(QUARTER), pipe)
+    changes = {}
+    for column in ("y", "promotion"):
+        other = frame.assign(**{column: frame[column] * 3 + 40})
+        changes[column] = forecast_pairs(fitted, pipe, Panel.from_frame(other, pipe), issued)
+
+    before = forecast_pairs(fitted, pipe, Panel.from_frame(frame, pipe), issued)
+
+    assert not np.allclose(before[:, :, 1], changes["y"][:, :, 1])
+    # Trees this small need not have split on a column of noise.
+    if fitted.spec.model == "LEAR":
+        assert not np.allclose(before[:, :, 1], changes["promotion"][:, :, 1])
+
+
+def test_lear__a_law_of_lags_and_columns__is_found() -> None:
+    rng = np.random.default_rng(0)
+    dates = pd.date_range("2015-01-01", "2015-12-31")
+    promotion, visitors = rng.normal(size=(2, len(dates)))
+    y = np.zeros(len(dates))
+    for day in range(7, len(dates)):
+        y[day] = 0.6 * y[day - 7] + 3 * promotion[day] + 0.5 * (dates[day].weekday() == 4)
+    frame = pd.DataFrame(
+        {"unique_id": "a", "ds": dates, "y": y, "promotion": promotion, "visitors": visitors}
+    )
+    pipe = pipeline("LEAR", levels=[], horizon=7)
+    panel = Panel.from_frame(frame, pipe)
+    issued = panel.issued(pipe.slice_plan(QUARTER), pipe)
+
+    outputs = forecast_pairs(fitted_model(pipe, frame), pipe, panel, issued)
+
+    rows = panel.rows_at(issued.series[:, None], issued.cutoff[:, None] + np.arange(1, 8))
+    assert np.abs(outputs[:, :, 0] - panel.y[rows]).mean() < 0.1 * np.abs(y).mean()
+
+
+def test_lear__a_column_out_of_this_world__moves_forecasts_by_no_more_than_it_has_ever_moved() -> (
+    None
+):
+    """In asinh a linear forecast of a mistyped input would be infinite, and the slice refused."""
+    pipe, frame = pipeline({"model": "LEAR", "transform": "asinh"}), history()
+    fitted = fitted_model(pipe, frame)
+    mistyped = frame.assign(promotion=frame["promotion"].where(frame["ds"] != "2015-12-01", 1e9))
+    panel = Panel.from_frame(mistyped, pipe)
+
+    outputs = forecast_pairs(fitted, pipe, panel, panel.issued(pipe.slice_plan(QUARTER), pipe))
+
+    assert np.abs(outputs[:, :, 1]).max() < 1e4
+
+
+def test_lightgbm__levels_and_later_steps__are_read() -> None:
+    """A step's forecast follows its own date's column: mlforecast's direct strategy would not."""
+    rng = np.random.default_rng(0)
+    dates = pd.date_range("2015-01-01", "2015-12-31")
+    promotion = rng.normal(size=len(dates))
+    frame = pd.DataFrame(
+        {
+            "unique_id": "a",
+            "ds": dates,
+            "y": 5 * np.sign(promotion) + rng.normal(size=len(dates)),
+            "promotion": promotion,
+            "visitors": 0.0,
+        }
+    )
+    pipe = pipeline({"model": "LightGBM", "parameters": {"n_estimators": 60, "learning_rate": 0.1}})
+    panel = Panel.from_frame(frame, pipe)
+    issued = panel.issued(pipe.slice_plan(QUARTER), pipe)
+
+    outputs = forecast_pairs(fitted_model(pipe, frame), pipe, panel, issued)
+
+    rows = panel.rows_at(issued.series[:, None], issued.cutoff[:, None] + np.arange(1, 11))
+    actual, middle = panel.y[rows], outputs[:, :, 1]
+    assert (np.sign(actual) == np.sign(middle)).mean(axis=0).min() > 0.9
+    inside = (actual >= outputs[:, :, 0]) & (actual <= outputs[:, :, 2])
+    assert 0.5 < inside.mean() < 0.95
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    kind=st.sampled_from(["robust", "asinh"]),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+    seed=st.integers(0, 2**32 - 1),
+    is_flat=st.booleans(),
+)
+def test_transform__undone__is_the_target(
+    kind: Any, scale: float, seed: int, is_flat: bool
+) -> None:
+    pipe, frame = pipeline({"model": "LEAR", "transform": kind}), history()
+    noise = np.random.default_rng(seed).standard_t(2, size=len(frame)) * scale
+    panel = Panel.from_frame(frame.assign(y=scale if is_flat else noise), pipe)
+    transform = fit_transform(pipe.models[0], panel.until(int(panel.first[0]) + 200))
+    assert transform is not None and "late" not in transform.scales
+
+    there = transform.apply(panel, pipe).y[:, None, None]
+    back = transform.undo(there, panel, pipe, panel.series_of_row)
+
+    np.testing.assert_allclose(back[:, 0, 0], panel.y, rtol=1e-9, atol=1e-9 * scale)
+
+
+def test_transform__what_comes_after_the_fit__does_not_move_it() -> None:
+    pipe, frame = pipeline({"model": "LEAR", "transform": "asinh"}), history()
+    fitted = fitted_model(pipe, frame)
+    plan = pipe.slice_plan(QUARTER)
+    at = pipe.grid.timestamps(np.array([plan.fit_until]))[0]
+
+    other = fitted_model(pipe, frame.assign(y=frame["y"].where(frame["ds"] <= at, 1e6)))
+
+    assert fitted.transform == other.transform
+
+
+def test_training_fingerprint__another_transform__another_model() -> None:
+    frame = history()
+    marks = set()
+    for transform in (None, "robust", "asinh"):
+        pipe = pipeline({"model": "LEAR", "transform": transform})
+        panel = Panel.from_frame(frame, pipe).until(pipe.slice_plan(QUARTER).fit_until)
+        marks.add(training_fingerprint(pipe, pipe.models[0], QUARTER, panel))
+
+    assert len(marks) == 3
+
+
+def test_fit_model__lightgbm_twice__same_forecasts() -> None:
+    parameters = {**TREES, "bagging_fraction": 0.5, "bagging_freq": 1, "feature_fraction": 0.5}
+    pipe, frame = pipeline({"model": "LightGBM", "parameters": parameters}), history()
+    panel = Panel.from_frame(frame, pipe)
+    issued = panel.issued(pipe.slice_plan(QUARTER), pipe)
+
+    one, two = (forecast_pairs(fitted_model(pipe, frame), pipe, panel, issued) for _ in "ab")
+
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ({"model": "LEAR", "parameters": {"lags": [0]}}, "lags: found \\[0\\]"),
+        ({"model": "LEAR", "parameters": {"criterion": "best"}}, "criterion: found 'best'"),
+        ({"model": "LightGBM", "parameters": {"differences": 7}}, "differences: found 7"),
+        ({"model": "LEAR", "transform": "log"}, "transform"),
+        ({"ensemble": "mean", "of": ["a", "b"], "transform": "asinh"}, "nothing else"),
+    ],
+)
+def test_parse_pipeline__wrong_values__are_refused(model: dict[str, Any], problem: str) -> None:
+    with pytest.raises(PipelineError, match=problem):
+        pipeline(model)

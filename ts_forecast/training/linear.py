@@ -1,0 +1,187 @@
+"""LEAR: a lasso-estimated autoregression with exogenous columns, one regression a step of the horizon.
+
+Inputs of every step are the blocks of ``lagged_inputs`` and the indicators of the step's own calendar;
+which of the hundreds count is the lasso's choice, its penalty an information criterion's (Lago, Marcjasz,
+De Schutter and Weron 2021, for any frequency). Forecasts are sums of products, made for all cutoffs of a
+quarter at once. One model a series.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.training.lagged_inputs import (
+    calendar_ahead,
+    exogenous_ahead,
+    exogenous_past,
+    past_blocks,
+    targets,
+    training_pairs,
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+DEFAULTS: Mapping[str, Any] = {
+    "lags": [1, 2, 3, 7],
+    "exogenous_lags": [1, 7],
+    "criterion": "aic",
+    "windows": [],
+}
+# Fewer cutoffs than this say nothing about a lasso; the last season is repeated instead.
+_FEWEST = 10
+
+
+@dataclass(frozen=True)
+class LinearSeries:
+    """The regressions of one series.
+
+    Attributes:
+        weights: ``[horizon, inputs]``, of inputs as they are.
+        intercepts: ``[horizon]``.
+        low, high: where inputs are cut off, ``[horizon, inputs]``.
+    """
+
+    weights: FloatArray
+    intercepts: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+def fit_linear(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> dict[str, LinearSeries]:
+    """The regressions of every series of a filled panel, by ``unique_id``."""
+    settings = {**DEFAULTS, **spec.parameters}
+    pairs = training_pairs(panel, pipeline, max(settings["lags"]) * pipeline.season)
+    fitted = {}
+    for place, unique_id in enumerate(panel.unique_ids):
+        mine = pairs.series == place
+        own = Issued(pairs.series[mine], pairs.cutoff[mine])
+        fitted[unique_id] = _fit_series(pipeline, spec, panel, own, settings)
+    return fitted
+
+
+def forecast_linear(
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    fitted: Mapping[str, LinearSeries],
+    panel: Panel,
+    issued: Issued,
+) -> FloatArray:
+    """Forecasts of all pairs, ``[pairs, horizon]``.
+
+    A series that began after the fit repeats its last season.
+    """
+    common, own = _inputs(pipeline, spec, panel, issued, {**DEFAULTS, **spec.parameters})
+    outputs = np.empty((len(issued), pipeline.horizon))
+    for place in np.unique(issued.series):
+        mine = np.flatnonzero(issued.series == place)
+        model = fitted.get(panel.unique_ids[place])
+        if model is None:
+            model = _last_season(pipeline, common.shape[1] + own.shape[2])
+        for step in range(pipeline.horizon):
+            inputs = np.hstack([common[mine], own[mine, step]])
+            inputs = np.clip(inputs, model.low[step], model.high[step])
+            # Sums of rows, each by itself: a forecast does not depend on those beside it.
+            outputs[mine, step] = (inputs * model.weights[step]).sum(axis=1)
+        outputs[mine] += model.intercepts
+    return outputs
+
+
+def _inputs(
+    pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued, settings: Mapping[str, Any]
+) -> tuple[FloatArray, FloatArray]:
+    """What all steps read, ``[pairs, inputs]``, and what each reads of its own date.
+
+    The block of lag 1 stands first.
+    """
+    count = len(pairs)
+    lags = sorted(settings["lags"])
+    common = [past_blocks(panel, pipeline, pairs, lags).reshape(count, -1)]
+    common.append(exogenous_ahead(panel, pipeline, spec, pairs).reshape(count, -1))
+    if settings["exogenous_lags"]:
+        past = exogenous_past(panel, pipeline, spec, pairs, settings["exogenous_lags"])
+        common.append(past.reshape(count, -1))
+    return np.hstack(common), calendar_ahead(pipeline, spec, pairs)
+
+
+def _fit_series(
+    pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued, settings: Mapping[str, Any]
+) -> LinearSeries:
+    common, own = _inputs(pipeline, spec, panel, pairs, settings)
+    actual = targets(panel, pipeline, pairs)
+    if len(pairs) < _FEWEST:
+        return _last_season(pipeline, common.shape[1] + own.shape[2])
+    fits = []
+    for window in settings["windows"] or [len(pairs)]:
+        last = slice(max(0, len(pairs) - window), None)
+        fits.append(_fit_window(common[last], own[last], actual[last], settings["criterion"]))
+    weights, intercepts = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
+    low, high = (
+        np.hstack(
+            [
+                np.broadcast_to(find(common, axis=0), (len(own[0]), common.shape[1])),
+                find(own, axis=0),
+            ]
+        )
+        for find in (np.min, np.max)
+    )
+    # A trend may leave what was seen, by as much as was seen; a mistyped load may not leave the world.
+    return LinearSeries(weights, intercepts, 2 * low - high, 2 * high - low)
+
+
+def _fit_window(
+    common: FloatArray, own: FloatArray, actual: FloatArray, criterion: str
+) -> tuple[FloatArray, FloatArray]:
+    n_common, horizon = common.shape[1], actual.shape[1]
+    weights = np.zeros((horizon, n_common + own.shape[2]))
+    intercepts = np.empty(horizon)
+    for step in range(horizon):
+        inputs = np.hstack([common, own[:, step]])
+        center, scale = inputs.mean(axis=0), inputs.std(axis=0)
+        # What never moved says nothing, and may move later by more than the fit can know.
+        moves = scale > 1e-9 * np.maximum(np.abs(center), 1.0)
+        scaled = (inputs[:, moves] - center[moves]) / scale[moves]
+        level = actual[:, step].mean()
+        weights[step, moves] = _lasso(scaled, actual[:, step] - level, criterion) / scale[moves]
+        intercepts[step] = level - weights[step] @ center
+    return weights, intercepts
+
+
+def _lasso(inputs: FloatArray, actual: FloatArray, criterion: str) -> FloatArray:
+    """The point of the lasso's path with the least information criterion.
+
+    scikit-learn's LassoLarsIC refuses more inputs than rows; the criterion of the logarithm of the
+    errors' squares does not need the noise that it cannot estimate there.
+    """
+    from sklearn.linear_model import lars_path
+
+    n = len(actual)
+    if not actual.any():
+        return np.zeros(inputs.shape[1])
+    with warnings.catch_warnings():
+        # The path ends early where inputs are collinear; what it has found until then counts.
+        warnings.simplefilter("ignore")
+        _, _, path = lars_path(
+            inputs, actual, method="lasso", Gram=inputs.T @ inputs, max_iter=min(500, n // 2)
+        )
+    squares = ((actual[:, None] - inputs @ path) ** 2).sum(axis=0)
+    used = np.count_nonzero(path, axis=0)
+    penalty = 2.0 if criterion == "aic" else np.log(n)
+    noise = np.maximum(squares, np.finfo(float).eps * squares[0])
+    chosen: npt.NDArray[np.float64] = path[:, np.argmin(n * np.log(noise / n) + penalty * used)]
+    return chosen
+
+
+def _last_season(pipeline: Pipeline, n_inputs: int) -> LinearSeries:
+    weights = np.zeros((pipeline.horizon, n_inputs))
+    steps = np.arange(pipeline.horizon)
+    weights[steps, steps % pipeline.season] = 1.0
+    bounds = np.full(weights.shape, np.inf)
+    return LinearSeries(weights, np.zeros(pipeline.horizon), -bounds, bounds)
