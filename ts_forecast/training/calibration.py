@@ -33,8 +33,9 @@ _TWIN = "twin.npz"
 # Their constructors refuse a loss over several quantiles, each with words of its own.
 _POINT_NEURAL = {"DeepAR", "DeepNPTS", "TimeLLM"}
 
-# Of statsforecast (LEAR is ours): these raise when asked for a level without ``prediction_intervals``, which costs
-# several fits a cutoff; ConformalSeasonalPool draws its intervals with a generator that cannot be seeded.
+# Of statsforecast (LEAR is ours): these raise when asked for a level without ``prediction_intervals``,
+# which costs several fits a cutoff; ConformalSeasonalPool draws its intervals with a generator that
+# cannot be seeded.
 _POINT_STATISTICAL = {
     "ADIDA",
     "AutoMFLES",
