@@ -80,7 +80,8 @@ class _Server:
                 if self._children and self._later:
                     # A child is at work and nobody waits: the time for what only later ones need.
                     _preload(self._later.pop(0))
-                    _freeze()
+                    if not self._later:
+                        _freeze()
                 continue
             try:
                 message = self._connection.recv()

@@ -56,8 +56,21 @@ _PRELOAD = (
     "pandas",
     "pyarrow.parquet",
 )
-# What scores, judges and draws: needed by the steps at a plan's end.
-_PRELOAD_LATER = ("scipy.stats", "matplotlib.figure", "matplotlib.dates", "jinja2")
+# What scores, judges and draws: needed by the steps at a plan's end. In parts, as a step that is asked
+# for meanwhile waits for the one at hand.
+_PRELOAD_LATER = (
+    "scipy.special",
+    "scipy.sparse",
+    "scipy.spatial",
+    "scipy.optimize",
+    "scipy.stats.distributions",
+    "scipy.stats",
+    "matplotlib",
+    "matplotlib.colors",
+    "matplotlib.figure",
+    "matplotlib.dates",
+    "jinja2",
+)
 _TRAINING_PRELOAD = ("neuralforecast", "statsforecast", "matplotlib.figure")
 
 _TAIL_SECONDS = 0.1

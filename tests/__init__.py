@@ -1,0 +1,1 @@
+"""The tests. A package, since mlforecast installs one of the same name, which would hide ours."""
