@@ -193,7 +193,7 @@ def test_forecast_file__same_name_in_another_folder__is_another_experiment(
     ]
 
 
-def test_forecast_file__model_without_bounds__keeps_its_point(
+def test_forecast_file__model_without_bounds__gets_conformal_ones_around_its_point(
     engine: Engine, settings: Settings, tmp_path: Path
 ) -> None:
     path = demand(tmp_path / "demand.csv")
@@ -203,12 +203,15 @@ def test_forecast_file__model_without_bounds__keeps_its_point(
 
     smooth = result.predictions[result.predictions["model"] == models[0]]
     assert smooth["predicted_value"].notna().all()
-    assert smooth["lower_80"].isna().all()
+    for bound in ("lower_80", "upper_80"):
+        width = (smooth[bound] - smooth["predicted_value"]).abs()
+        assert (width > 0).all()
+    assert (smooth["lower_80"] < smooth["upper_80"]).all()
     assert rows(
         engine,
         "SELECT count(*), count(quantiles), count(confidence_level) FROM predictions "
         "JOIN models USING (model_id) WHERE model_name <> 'SeasonalNaive'",
-    ) == [(len(smooth), 0, 0)]
+    ) == [(len(smooth),) * 3]
 
 
 def test_forecast_file__gaps__are_counted_or_refused(
