@@ -136,7 +136,10 @@ def test_pipeline__search_of_an_auto_model__is_understood() -> None:
         ),
         (auto(search_space={"max_steps": {}}), "models.0.search_space: max_steps: it needs values"),
         (auto(search_space=3), "models.0.search_space: found 3, a name of a stored space"),
-        (auto(search={"trial": 8}), "models.0.search.trial: unknown key, allowed: metric, seed,"),
+        (
+            auto(search={"trial": 8}),
+            "models.0.search.trial: unknown key, allowed: metric, pruner, seed,",
+        ),
         (auto(search={"trials": 0}), "models.0.search.trials: found 0"),
         (auto(search={"metric": "bias"}), "models.0.search.metric: found 'bias', input should be"),
         (auto(search={"metric": "mqloss"}), "AutoNHITS.search.metric: mqloss needs `levels`"),

@@ -281,11 +281,15 @@ def test_forecast_file__auto_model__searches_on_what_is_before_the_holdout(
     asked = request(path, tmp_path, models=("AutoMLP",), parameters=held)
 
     first = forecast_file(engine, settings, asked)
-    trials = rows(engine, "SELECT run_name, status FROM runs WHERE parent_run_id IS NOT NULL")
+    trials = rows(
+        engine,
+        "SELECT status, tags->>'pruned' FROM runs WHERE parent_run_id IS NOT NULL",
+    )
     again = forecast_file(engine, settings, asked)
 
     assert len(trials) == 10
-    assert {status for _, status in trials} == {"completed"}
+    assert ("completed", None) in trials
+    assert set(trials) <= {("completed", None), ("killed", "true")}
     assert rows(engine, "SELECT model_type FROM models WHERE model_name = 'AutoMLP'") == [("MLP",)]
     assert again.reused == 2
     pd.testing.assert_frame_equal(again.predictions, first.predictions)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from resources.free_slots import offered
 from resources.gpu_executor import GPU_POOL, gpu_executor
+from ts_forecast.search.free_slots import Turn
 
 
 class StepConfig(dg.Config):
@@ -73,6 +75,23 @@ def train_with_torch(context: dg.OpExecutionContext, config: StepConfig) -> None
     import torch
 
     note(config.notes, step=context.op.name, what="torch", threads=torch.get_num_threads())
+
+
+def note_slot(turn: Turn, path: str) -> None:
+    """What a process on a lent slot sees."""
+    note(path, what="beside", slot=turn.name, device=os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@dg.op(pool=GPU_POOL)
+def train_beside(context: dg.OpExecutionContext, config: StepConfig) -> None:
+    """Use a free slot beside its own, and none that is not free."""
+    slots = offered()
+    assert slots is not None
+    helper = slots.start(note_slot, config.notes)
+    assert helper is not None
+    assert slots.start(note_slot, config.notes) is None
+    note(config.notes, what="own", device=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    assert helper.wait() == 0
 
 
 @dg.op(pool=GPU_POOL)
@@ -140,6 +159,12 @@ def one_preparation() -> None:
 def torch_training() -> None:
     """One step that uses torch."""
     train_with_torch()
+
+
+@dg.job(executor_def=gpu_executor)
+def training_beside() -> None:
+    """One step that uses two devices."""
+    train_beside()
 
 
 @dg.job(executor_def=gpu_executor)

@@ -122,6 +122,16 @@ def test_step__is_bounded_in_its_threads(
     assert note["threads"] == max(1, usable_cores() // 2)
 
 
+def test_step__uses_slots_that_are_free_beside_its_own(deployment: Deployment, notes: Path) -> None:
+    result = execute(deployment, "training_beside", config_for(notes, "train_beside"))
+
+    assert result.success
+    seen = {note["what"]: note for note in read_notes(notes)}
+    assert {seen["own"]["device"], seen["beside"]["device"]} == {"fake-a", "fake-b"}
+    assert seen["beside"]["slot"] == seen["beside"]["device"]
+    assert_devices_are_free(deployment)
+
+
 def test_step_failure__has_its_reason_in_one_line(deployment: Deployment) -> None:
     result = execute(deployment, "refused")
 

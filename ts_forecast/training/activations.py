@@ -15,7 +15,7 @@ from ts_forecast.training.checkpoint import generators, set_generators
 _FEW, _MORE = 2, 4
 # What has a gradient has it beside the value while the way back passes it, and the operators have
 # room of their own; measured (docs/measurements.md).
-_BESIDE_SAVED = 2.0
+_BESIDE_SAVED = 1.5
 # Without gradients only neighbouring layers are there at once, at most half of all.
 _OF_INFERENCE = 0.5
 _log = logging.getLogger(__name__)
