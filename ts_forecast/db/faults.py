@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import psycopg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 _DEADLOCK, _SERIALIZATION_FAILURE = "40P01", "40001"
 # Connection exceptions; the server is shutting down, has crashed, or is not up yet.
@@ -31,7 +30,7 @@ def is_connection_loss(error: BaseException) -> bool:
         return True
     # No connection yet: libpq has only a text. Behind FATAL stands what the server answered, which is
     # a refusal (a password, a database that does not exist) unless it says that it is not up.
-    if state is None and isinstance(error.orig, psycopg.OperationalError):
+    if state is None and isinstance(error, OperationalError):
         reason = str(error.orig)
         return "FATAL" not in reason or any(words in reason for words in _NOT_UP_YET)
     return False
