@@ -116,19 +116,21 @@ def _nvml_identifiers() -> list[tuple[str, ...]]:
     except pynvml.NVMLError as error:
         raise _broken_driver(error) from error
     try:
-        return [
-            _slices(pynvml.nvmlDeviceGetHandleByIndex(index))
-            for index in range(pynvml.nvmlDeviceGetCount())
-        ]
+        return [_slices(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         raise _broken_driver(error) from error
     finally:
         pynvml.nvmlShutdown()
 
 
-def _slices(handle: object) -> tuple[str, ...]:
+def _slices(index: int) -> tuple[str, ...]:
     import pynvml
 
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    except pynvml.NVMLError_GpuIsLost:
+        # It fell off the bus; the others work.
+        return ()
     try:
         is_sliced = pynvml.nvmlDeviceGetMigMode(handle)[0] == pynvml.NVML_DEVICE_MIG_ENABLE
     except pynvml.NVMLError_NotSupported:
