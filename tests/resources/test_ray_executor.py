@@ -222,8 +222,14 @@ def test_materialize__on_two_nodes__makes_the_rows_of_the_default_executor(
         tmp_path / "there", database_url, TS_FORECAST_EXECUTOR="ray", RAY_ADDRESS=cluster
     )
 
-    assert here.wait(timeout=200) == 0, (tmp_path / "here" / "output.log").read_text()[-3000:]
-    assert there.wait(timeout=200) == 0, (tmp_path / "there" / "output.log").read_text()[-3000:]
+    try:
+        for run, name in ((here, "here"), (there, "there")):
+            log = tmp_path / name / "output.log"
+            assert run.wait(timeout=270) == 0, log.read_text()[-3000:]
+    finally:
+        for run in (here, there):
+            run.kill()
+            run.wait()
     ours, rays = rows(empty_database_url), rows(database_url)
     assert all(ours.values())
     assert rays == ours
