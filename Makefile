@@ -64,7 +64,7 @@ constraints: ## Pin what a fresh environment holds; to upgrade a package, edit i
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
 	  && $(PYTHON) -m venv "$$fresh" \
 	  && "$$fresh/bin/pip" install -q "$(TORCH)" \
-	  && "$$fresh/bin/pip" install -q -c constraints.txt -e '.[dev]' \
+	  && "$$fresh/bin/pip" install -q -c constraints.txt -e '.[dev,ray,benchmarks]' \
 	  && "$$fresh/bin/pip" freeze --exclude-editable | sed -E 's/\+cpu$$//' | LC_ALL=C sort -f > "$$fresh/pins" \
 	  && cp "$$fresh/pins" constraints.txt
 

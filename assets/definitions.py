@@ -18,8 +18,8 @@ from assets.sensors import arrivals_sensor
 from assets.step import JOB_PREFIX
 from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
-from resources.gpu_executor import gpu_executor
 from resources.postgres import postgres_resource
+from resources.ray_executor import executor_of
 from ts_forecast.logs.setup import install
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import load_pipelines
@@ -51,7 +51,7 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
             *build_failure_sensors(settings, list(pipelines)),
         ],
         resources={"postgres": postgres_resource(settings)},
-        executor=gpu_executor,
+        executor=executor_of(settings),
     )
 
 

@@ -14,6 +14,7 @@ from assets.step import StepConfig, asset_attributes, for_each_quarter
 from assets.training import ingest_window
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
+from resources.ray_executor import request_tags
 from ts_forecast.checks.quarter import OF_PREDICTIONS, check_slice
 from ts_forecast.checks.result import CheckResult
 from ts_forecast.db.retry import in_transaction
@@ -39,6 +40,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
         check_specs=check_specs(pipeline, key, OF_PREDICTIONS, partitions),
         backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
         pool=GPU_POOL,
+        op_tags=request_tags(pipeline, is_neural=any(m.kind.is_neural for m in pipeline.models)),
         kinds={"pytorch", "postgres"},
         description=(
             f"Every forecast whose target date lies in the quarter: from a cutoff every "

@@ -21,6 +21,7 @@ from assets.step import (
 from resources.free_slots import offered
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
+from resources.ray_executor import request_tags
 from ts_forecast.checks.quarter import OF_MODELS, check_model
 from ts_forecast.checks.result import CheckResult
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
@@ -54,6 +55,7 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         check_specs=check_specs(pipeline, key, OF_MODELS, partitions),
         backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
         pool=GPU_POOL if spec.ensemble is None else None,
+        op_tags=request_tags(pipeline, is_neural=spec.kind.is_neural),
         kinds=_kinds(spec),
         tags={"model": spec.model, "framework": spec.kind.framework},
         description=_description(pipeline, spec),

@@ -4,11 +4,16 @@
 instance on the embedded PostgreSQL; each step imports neuralforecast, as a training step must.
 Reported are the median times from launch to start and from launch to imported, of the second and
 later steps, and the ratios to ours. They grow with what else the host does: its load is printed.
+
+The two on Ray share a cluster of one node that is started here. ``dagster_ray`` needs the extra
+``benchmarks`` and is left out without it.
 """
 
+import importlib.util
 import os
 import statistics
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -17,9 +22,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.ray_on_this_host import DASHBOARD_VARIABLE, ray_on_this_host
 from resources.devices import usable_cores
 from resources.gpu_executor import GPU_POOL, ensure_pool_limits, gpu_executor
 from resources.instance import dagster_environment, prepare_dagster_home
+from resources.ray_executor import ray_executor
 from ts_forecast.db.database import open_database
 from ts_forecast.db.embedded import stop_embedded
 from ts_forecast.settings import load_settings
@@ -69,11 +76,28 @@ def in_process() -> dg.JobDefinition:
     return chain.to_job(name="in_process", executor_def=dg.in_process_executor)
 
 
+def ray() -> dg.JobDefinition:
+    """The chain on our executor for Ray."""
+    return chain.to_job(name="ray", executor_def=ray_executor)
+
+
+def dagster_ray() -> dg.JobDefinition:
+    """The chain on dagster-ray's executor, each step a Ray job."""
+    import dagster_ray as library
+
+    address = {"ray": {"address": os.environ.get(DASHBOARD_VARIABLE)}}
+    executor = library.ray_executor.configured(address, name="dagster_ray_chain")
+    return chain.to_job(name="dagster_ray", executor_def=executor)
+
+
+_ON_RAY = ("ray", "dagster_ray")
 _LABELS = {
     "ours": "ours (gpu_executor)",
     "spawn": "multiprocess, spawn (Dagster's default)",
     "forkserver": "multiprocess, forkserver",
     "in_process": "in_process",
+    "ray": "ours on Ray (ray_executor)",
+    "dagster_ray": "dagster-ray, one local node",
 }
 
 
@@ -116,6 +140,11 @@ def main(
     names = [name.strip() for name in executors.split(",")]
     if unknown := [name for name in names if name not in _LABELS]:
         raise typer.BadParameter(f"unknown executor {', '.join(unknown)}")
+    if "dagster_ray" in names and importlib.util.find_spec("dagster_ray") is None:
+        names.remove("dagster_ray")
+        Console(stderr=True).print(
+            "dagster_ray is left out: pip install 'ts-forecast\\[benchmarks]'"
+        )
     os.environ[_STEPS_VARIABLE] = str(steps)
     with tempfile.TemporaryDirectory() as home:
         os.environ["TS_FORECAST_HOME"] = home
@@ -125,7 +154,12 @@ def main(
         os.environ.update(dagster_environment(settings, database))
         prepare_dagster_home(settings, database.dagster_url)
         try:
-            with dg.DagsterInstance.from_config(str(Path(home) / "dagster")) as instance:
+            with ExitStack() as stack:
+                instance = stack.enter_context(
+                    dg.DagsterInstance.from_config(str(Path(home) / "dagster"))
+                )
+                if set(names) & set(_ON_RAY):
+                    stack.enter_context(ray_on_this_host())
                 ensure_pool_limits(instance, settings)
                 figures = {name: measure(instance, name) for name in names}
         finally:

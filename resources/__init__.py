@@ -3,6 +3,8 @@
 Where do I go to …?
 - start a step's process, stop it, see whether it lives: ``gpu_executor``, on ``forkserver`` (the
   run's side) and ``forkserver_process`` (the server's side)
+- run steps on a Ray cluster: ``ray_executor``, on ``ray_cluster``
+- see how a step ended: ``step_events``; what becomes of rows that killed steps left: ``lost_runs``
 - see what happens inside a step's process before Dagster takes over: ``step_process``
 - count GPUs and CPU slots, give one to a step: ``devices``, ``device_locks``
 - prepare DAGSTER_HOME and the environment of Dagster's processes: ``instance``

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from resources.devices import Device
+from ts_forecast.errors import DeviceError
 
 _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = 2.0
@@ -32,6 +33,7 @@ def take_device(
     *,
     holder: str,
     on_wait: Callable[[], None] = lambda: None,
+    is_there: Callable[[Device], bool] = lambda _device: True,
 ) -> Iterator[Device]:
     """Hold the first device that is free, waiting as long as all are busy.
 
@@ -40,16 +42,24 @@ def take_device(
         devices: those to choose from, preferred first.
         holder: who takes it, for whoever reads the lock file.
         on_wait: called once when the wait gets long.
+        is_there: asked of a device that is free; one that has disappeared is passed over.
+
+    Raises:
+        DeviceError: all of them have disappeared.
     """
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     is_long = False
-    while True:
+    gone: set[Device] = set()
+    while len(gone) < len(devices):
         for device in devices:
             descriptor = take_lock(lock_path(folder, device))
             if descriptor is None:
                 continue
             try:
+                if not is_there(device):
+                    gone.add(device)
+                    continue
                 write_holder(descriptor, os.getpid(), holder)
                 yield device
             finally:
@@ -59,6 +69,10 @@ def take_device(
             is_long = True
             on_wait()
         time.sleep(_POLL_SECONDS)
+    raise DeviceError(
+        f"None of {', '.join(device.identifier for device in devices)} is there any more.",
+        remedy="See with nvidia-smi what became of them; start the run again for the devices of now.",
+    )
 
 
 def write_holder(descriptor: int, pid: int, holder: str) -> None:

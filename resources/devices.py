@@ -159,19 +159,21 @@ def _nvml_gpus() -> list[Gpu]:
     except pynvml.NVMLError as error:
         raise _broken_driver(error) from error
     try:
-        return [
-            _gpu(pynvml.nvmlDeviceGetHandleByIndex(index))
-            for index in range(pynvml.nvmlDeviceGetCount())
-        ]
+        return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         raise _broken_driver(error) from error
     finally:
         pynvml.nvmlShutdown()
 
 
-def _gpu(handle: object) -> Gpu:
+def _gpu(index: int) -> Gpu:
+    """One that fell off the bus has no identifier and keeps its place; the others work."""
     import pynvml
 
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    except pynvml.NVMLError_GpuIsLost:
+        return Gpu((), (0, 0))
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
     return Gpu(_slices(handle), (int(major), int(minor)))
 

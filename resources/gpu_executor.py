@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import dagster as dg
 from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
-from dagster._core.events import DagsterEvent, DagsterEventType, EngineEventData
+from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode, get_retries_config
@@ -34,6 +34,8 @@ from dagster._serdes import serialize_value
 
 from resources.devices import find_devices, thread_environment
 from resources.forkserver import ForkServer, Task
+from resources.lost_runs import end_lost_runs
+from resources.step_events import outcomes_of, step_key_of
 from resources.step_process import (
     Placement,
     free_pool_slots,
@@ -75,12 +77,8 @@ _TRAINING_PRELOAD = ("neuralforecast", "statsforecast", "matplotlib.figure")
 
 _TAIL_SECONDS = 0.1
 _HEALTH_SECONDS = 1
-_OUTCOMES = {
-    DagsterEventType.STEP_SUCCESS,
-    DagsterEventType.STEP_FAILURE,
-    DagsterEventType.STEP_UP_FOR_RETRY,
-    DagsterEventType.STEP_SKIPPED,
-}
+# The most that Dagster takes for a pool.
+_UNBOUNDED = 1000
 # Steps that need no device run beside those that fill all devices.
 _STEPS_BESIDE_DEVICES = 2
 
@@ -89,7 +87,7 @@ def ensure_pool_limits(instance: dg.DagsterInstance, settings: Settings) -> int:
     """Make the pool ``gpu`` as large as this host has devices or CPU slots.
 
     Called when a deployment starts; a run only fills in a limit that is missing, so that one set in
-    the UI meanwhile stays.
+    the UI meanwhile stays. On a Ray cluster steps wait for Ray, not for this pool.
 
     Returns:
         The limit.
@@ -97,13 +95,17 @@ def ensure_pool_limits(instance: dg.DagsterInstance, settings: Settings) -> int:
     Raises:
         DeviceError: the devices cannot be counted.
     """
-    limit = len(find_devices(settings))
-    if _pool_limit(instance) != limit:
+    limit = _UNBOUNDED if _is_on_cluster(settings) else len(find_devices(settings))
+    if pool_limit(instance) != limit:
         instance.event_log_storage.set_concurrency_slots(GPU_POOL, limit)
     return limit
 
 
-def _pool_limit(instance: dg.DagsterInstance) -> int | None:
+def _is_on_cluster(settings: Settings) -> bool:
+    return settings.executor == "ray" and settings.ray_address is not None
+
+
+def pool_limit(instance: dg.DagsterInstance) -> int | None:
     """The limit of the pool, or None where nobody has set one."""
     pools = {pool.name: pool for pool in instance.event_log_storage.get_pool_limits()}
     pool = pools.get(GPU_POOL)
@@ -178,12 +180,14 @@ class GpuExecutor(StepDelegatingExecutor):
         instance = plan_context.instance
         self._handler.open(plan_context, _uses_gpu_pool(execution_plan))
         try:
-            if _pool_limit(instance) is None:
+            if pool_limit(instance) is None:
                 ensure_pool_limits(instance, self._settings)
             yield from super().execute(plan_context, execution_plan)
         finally:
             self._handler.close()
             free_pool_slots(instance, plan_context.run_id)
+            if self._handler.has_lost_steps:
+                end_lost_runs(self._settings)
 
 
 @dataclass
@@ -204,6 +208,7 @@ class ForkedStepHandler(StepHandler):
     placement: Placement
     preload: Sequence[str]
     grace_seconds: float
+    has_lost_steps: bool = field(default=False, init=False)
     _plain: ForkServer = field(init=False)
     _training: ForkServer = field(init=False)
     _launches: dict[str, _Launch] = field(default_factory=dict, init=False)
@@ -219,7 +224,7 @@ class ForkedStepHandler(StepHandler):
         self._plain = ForkServer(
             preload=_PRELOAD,
             preload_later=_PRELOAD_LATER,
-            environment=_server_environment(threads=1),
+            environment=process_environment(threads=1),
             warm_up=warm_up,
             last_will=Task(report_lost_run, (plan_context.instance.get_ref(), plan_context.run_id)),
             grace_seconds=self.grace_seconds,
@@ -227,7 +232,7 @@ class ForkedStepHandler(StepHandler):
         self._training = ForkServer(
             preload=(*_PRELOAD, *self.preload),
             preload_later=_PRELOAD_LATER,
-            environment=_server_environment(self.placement.devices[0].threads),
+            environment=process_environment(self.placement.devices[0].threads),
             warm_up=warm_up,
             grace_seconds=self.grace_seconds,
         )
@@ -242,7 +247,7 @@ class ForkedStepHandler(StepHandler):
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
         """Fork the step's process as soon as its server is ready; returns at once."""
-        step_key = _step_key(step_handler_context)
+        step_key = step_key_of(step_handler_context)
         step_context = step_handler_context.get_step_context(step_key)
         on_device = step_context.step.pool == GPU_POOL
         yield DagsterEvent.step_worker_starting(
@@ -255,27 +260,31 @@ class ForkedStepHandler(StepHandler):
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
         """A step is lost when its process has ended without an outcome in the event log."""
-        step_key = _step_key(step_handler_context)
+        step_key = step_key_of(step_handler_context)
         launch = self._launches.get(step_key)
         if launch is None:
             return CheckStepHealthResult.unhealthy("it is no process of this run worker")
         ended = launch.server.ended(step_key)
         if ended is None or _has_reported(step_handler_context, step_key, launch.started):
             return CheckStepHealthResult.healthy()
+        self.has_lost_steps = True
         return CheckStepHealthResult.unhealthy(f"{ended.reason} before it reported an outcome")
 
     def terminate_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
         """Interrupt the step; ``close`` kills it if it outstays the grace."""
-        step_key = _step_key(step_handler_context)
+        step_key = step_key_of(step_handler_context)
         step_context = step_handler_context.get_step_context(step_key)
         yield DagsterEvent.engine_event(
             step_context, f'Interrupting "{step_key}".', EngineEventData()
         )
+        # It may outstay the grace and be killed.
+        self.has_lost_steps = True
         if launch := self._launches.get(step_key):
             launch.server.interrupt(step_key)
 
 
-def _server_environment(threads: int) -> dict[str, str]:
+def process_environment(threads: int) -> dict[str, str]:
+    """What must stand in a process's environment before it imports anything for a step."""
     return {
         **thread_environment(threads),
         # No threads in a process that forks: these two libraries start theirs when imported.
@@ -289,16 +298,7 @@ def _server_environment(threads: int) -> dict[str, str]:
 
 
 def _has_reported(context: StepHandlerContext, step_key: str, since: float) -> bool:
-    entries = context.instance.event_log_storage.get_logs_for_run(
-        context.execute_step_args.run_id, of_type=_OUTCOMES
-    )
-    return any(entry.step_key == step_key and entry.timestamp >= since for entry in entries)
-
-
-def _step_key(context: StepHandlerContext) -> str:
-    keys = context.execute_step_args.step_keys_to_execute
-    assert keys is not None and len(keys) == 1, "Dagster launches one step at a time"
-    return keys[0]
+    return any(entry.timestamp >= since for entry in outcomes_of(context, step_key))
 
 
 def _uses_gpu_pool(plan: ExecutionPlan) -> bool:

@@ -75,6 +75,7 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
         "DATABASE_MAX_OVERFLOW": str(settings.database_max_overflow),
         "DATABASE_POOL_TIMEOUT": str(settings.database_pool_timeout),
         "DATABASE_ECHO": str(settings.database_echo).lower(),
+        "TS_FORECAST_EXECUTOR": settings.executor,
         "ENABLE_GPU": str(settings.enable_gpu).lower(),
         "GPU_MEMORY_LIMIT": str(settings.gpu_memory_limit),
         "MAX_PARALLEL_RUNS": str(settings.max_parallel_runs),
@@ -94,6 +95,12 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
     ):
         if secret is not None:
             environment[name] = secret.get_secret_value()
+    for name, text in (
+        ("RAY_ADDRESS", settings.ray_address),
+        ("RAY_NAMESPACE", settings.ray_namespace),
+    ):
+        if text is not None:
+            environment[name] = text
     if settings.slots is not None:
         environment["TS_FORECAST_SLOTS"] = str(settings.slots)
     if settings.devices is not None:

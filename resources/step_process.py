@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +24,12 @@ from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import capture_interrupts
 
 from resources.device_locks import take_device
-from resources.devices import Device
+from resources.devices import Device, find_devices
 from resources.free_slots import FreeSlots, offer
+from resources.lost_runs import end_lost_runs
+from ts_forecast.errors import DeviceError
 from ts_forecast.logs.context import bound
-from ts_forecast.logs.setup import install, rest
+from ts_forecast.logs.setup import install, rest, uninstall
 from ts_forecast.settings import load_settings
 from ts_forecast.training.device import agree_on_precision, limit_gpu_memory
 
@@ -55,12 +57,13 @@ def load_job(serialized: str) -> None:
     rest()
 
 
-def run_step(serialized: str, placement: Placement | None) -> None:
+def run_step(serialized: str, placement: Placement | Device | None) -> None:
     """Run one step; its outcome goes to the instance's event log.
 
     Args:
         serialized: Dagster's ``ExecuteStepArgs``.
-        placement: None for a step that needs no device.
+        placement: where to look for a device, or the one that another scheduler has given; None for a
+            step that needs none.
 
     Raises:
         SystemExit: the step was interrupted.
@@ -83,8 +86,34 @@ def run_step(serialized: str, placement: Placement | None) -> None:
                 pass
 
 
+def run_step_on_ray(
+    environment: Mapping[str, str],
+    path: Sequence[str],
+    serialized: str,
+    threads: int,
+    with_gpu: bool,
+) -> None:
+    """Run one step in a worker of Ray, which may have run others.
+
+    Args:
+        environment: that of the deployment, which a cluster's nodes do not share.
+        path: where the run worker finds modules, after what the node has.
+        serialized: Dagster's ``ExecuteStepArgs``.
+        threads: CPU threads that it may use.
+        with_gpu: whether it asked for a GPU; Ray then says which in CUDA_VISIBLE_DEVICES.
+    """
+    os.environ.update(environment)
+    sys.path += [entry for entry in path if entry not in sys.path]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "") if with_gpu else ""
+    try:
+        run_step(serialized, Device(given, is_gpu=bool(given), threads=threads))
+    finally:
+        # Ray may end this process at any time from now on: nothing is left to be written.
+        uninstall()
+
+
 def report_lost_run(instance_ref: InstanceRef, run_id: str) -> None:
-    """Fail a run whose worker was killed, and free its pool slots.
+    """Fail a run whose worker was killed, free its pool slots, and end what its steps left running.
 
     The fork server's last will: the daemon would see it only minutes later, and without a daemon
     nobody would.
@@ -94,6 +123,7 @@ def report_lost_run(instance_ref: InstanceRef, run_id: str) -> None:
         if run is not None and not run.is_finished and not instance.run_will_resume(run_id):
             instance.report_run_failed(run, "The run's process was killed; its steps were ended.")
         free_pool_slots(instance, run_id)
+    end_lost_runs(load_settings())
 
 
 def free_pool_slots(instance: DagsterInstance, run_id: str) -> None:
@@ -114,9 +144,16 @@ def _ending_quietly() -> Iterator[None]:
 
 @contextmanager
 def _placed(
-    placement: Placement | None, instance: DagsterInstance, run: DagsterRun, step_key: str
+    placement: Placement | Device | None,
+    instance: DagsterInstance,
+    run: DagsterRun,
+    step_key: str,
 ) -> Iterator[None]:
     if placement is None:
+        yield
+        return
+    if isinstance(placement, Device):
+        _settle(placement)
         yield
         return
 
@@ -128,21 +165,37 @@ def _placed(
         )
 
     with ExitStack() as stack:
-        with raise_execution_interrupts():
-            device = stack.enter_context(
-                take_device(
-                    placement.locks,
-                    placement.devices,
-                    holder=f"{run.run_id} {step_key}",
-                    on_wait=report,
+        try:
+            with raise_execution_interrupts():
+                device = stack.enter_context(
+                    take_device(
+                        placement.locks,
+                        placement.devices,
+                        holder=f"{run.run_id} {step_key}",
+                        on_wait=report,
+                        is_there=_is_there,
+                    )
                 )
-            )
-        confine(device)
-        if device.is_gpu:
-            limit_gpu_memory(load_settings().gpu_memory_limit)
+        except DeviceError as error:
+            instance.report_engine_event(str(error), run, step_key=step_key)
+            raise SystemExit(1) from None
+        _settle(device)
         holder = f"{run.run_id} {step_key}, beside its own"
         with offer(FreeSlots(placement.devices, placement.locks, holder)):
             yield
+
+
+def _is_there(device: Device) -> bool:
+    """Whether the host still has it: GPUs fall off the bus, and CUDA would leave the step the CPU."""
+    if not device.is_gpu:
+        return True
+    return device.identifier in {found.identifier for found in find_devices(load_settings())}
+
+
+def _settle(device: Device) -> None:
+    confine(device)
+    if device.is_gpu:
+        limit_gpu_memory(load_settings().gpu_memory_limit)
 
 
 def confine(device: Device) -> None:

@@ -133,7 +133,8 @@ def test_constraints__pin_every_dependency_without_an_address() -> None:
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").split()
     pins = dict(line.lower().replace("_", "-").split("==") for line in lines)
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"].values()
+    declared = [*project["dependencies"], *(item for extra in extras for item in extra)]
     names = {re.split(r"[\[<>=]", item)[0].lower().replace("_", "-") for item in declared}
 
     assert names - set(pins) == set()

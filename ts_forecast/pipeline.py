@@ -15,15 +15,14 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from ts_forecast.champion_rule import ChampionRule
-from ts_forecast.champion_rule import Metric as Metric
+from ts_forecast.champion_rule import ChampionRule, Metric
 from ts_forecast.check_limits import CheckLimits
 from ts_forecast.cutoffs import SlicePlan, plan_slice
 from ts_forecast.errors import TsForecastError
 from ts_forecast.frequency import Grid
 from ts_forecast.model_catalogue import ENSEMBLE, ModelKind, catalogue
 from ts_forecast.pipeline_columns import Exogenous as Exogenous
-from ts_forecast.pipeline_source import FileFormat as FileFormat
+from ts_forecast.pipeline_resources import Resources
 from ts_forecast.pipeline_source import Source, Strict
 from ts_forecast.quarters import YEARS, Quarter, quarter_range
 from ts_forecast.search_space import OF_QUANTILES, SearchSettings, Space, parse_space
@@ -194,6 +193,7 @@ class Pipeline(Strict):
         description="Of neural fits: auto takes mixed precision on GPUs that have it (bf16, else "
         "fp16); on CPU it is full.",
     )
+    resources: Resources = Resources()
     quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
     live: bool = Field(
         False,

@@ -100,6 +100,15 @@ class Settings(BaseSettings):
         description="Is told of failed runs and checks, in the JSON of Slack's incoming webhooks.",
     )
 
+    executor: Literal["local", "ray"] = Field(
+        "local",
+        validation_alias="TS_FORECAST_EXECUTOR",
+        description="Where steps run: in processes of this host, or on a Ray cluster.",
+    )
+    ray_address: str | None = Field(
+        None, description="The Ray cluster; unset: a Ray of each run's own on this host."
+    )
+    ray_namespace: str | None = Field(None, description="Ray's namespace of our runs.")
     slots: int | None = Field(
         None,
         ge=1,
@@ -184,7 +193,7 @@ def load_settings(**overrides: object) -> Settings:
     Raises:
         SettingsError: a value is impossible or a name is unknown; names each of them.
     """
-    known = _variable_names()
+    known = variable_names()
     # Names are read whatever their case, so they are checked so.
     strays = sorted(
         name
@@ -216,7 +225,8 @@ def _aliased(model: type[BaseSettings]) -> list[tuple[str, FieldInfo]]:
     return [item for item in model.model_fields.items() if item[1].validation_alias is not None]
 
 
-def _variable_names() -> set[str]:
+def variable_names() -> set[str]:
+    """Names of all settings in the environment, in capitals."""
     return {
         str(field.validation_alias or name).upper() for name, field in Settings.model_fields.items()
     }

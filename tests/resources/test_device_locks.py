@@ -8,8 +8,11 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from resources.device_locks import lock_path, take_device
 from resources.devices import Device
+from ts_forecast.errors import DeviceError
 
 ONE, TWO = (Device(name, is_gpu=True, threads=1) for name in ("GPU-1", "MIG-2/1/0"))
 SPAWN = multiprocessing.get_context("spawn")
@@ -53,6 +56,18 @@ def test_take_device__waits_for_the_only_one_and_says_so(tmp_path: Path) -> None
         assert device == ONE
     assert len(waits) == 1 and waits[0] - started >= 1.9
     other.join()
+
+
+def test_take_device__passes_over_one_that_is_gone(tmp_path: Path) -> None:
+    with take_device(tmp_path, [ONE, TWO], holder="test", is_there=lambda d: d == TWO) as device:
+        assert device == TWO
+
+    with pytest.raises(DeviceError, match="None of GPU-1, MIG-2/1/0 is there any more"):
+        with take_device(tmp_path, [ONE, TWO], holder="test", is_there=lambda _device: False):
+            pass
+    # Nothing is kept locked by the looking.
+    with take_device(tmp_path, [ONE], holder="test", on_wait=lambda: pytest.fail("locked")):
+        pass
 
 
 def test_take_device__is_not_kept_by_programs_that_the_holder_started(tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ def started(notes: Path) -> list[dict[str, Any]]:
     return [note for note in read_notes(notes) if note["what"] == "start"]
 
 
+def trainings(notes: Path) -> list[dict[str, Any]]:
+    return [note for note in started(notes) if note["step"] in FOUR]
+
+
 def last_run(deployment: Deployment) -> dg.DagsterRun:
     return deployment.instance.get_runs(limit=1)[0]
 
@@ -179,21 +183,73 @@ def test_step__output_is_in_the_compute_logs(deployment: Deployment) -> None:
     assert b"complained" in data.stderr
 
 
-def test_sigkill_of_a_step__frees_its_device_and_slot_within_5_s(
-    deployment: Deployment, notes: Path, start_run: Callable[..., Any]
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSEGV])
+def test_training_step__killed__frees_its_device_and_slot_within_5_s(
+    deployment: Deployment,
+    notes: Path,
+    start_run: Callable[..., Any],
+    signal_number: signal.Signals,
 ) -> None:
     run = start_run("one_training", config_for(notes, "train", seconds=60))
     (note,) = wait_for(lambda: started(notes))
     assert claimed_slots(deployment) == {"train"}
 
     killed = time.monotonic()
-    os.kill(note["pid"], signal.SIGKILL)
+    os.kill(note["pid"], signal_number)
 
     wait_for(lambda: not claimed_slots(deployment), seconds=5)
     assert_devices_are_free(deployment)
     assert time.monotonic() - killed < 5
     run.wait(timeout=20)
-    assert "killed by SIGKILL" in failure_of(deployment, last_run(deployment).run_id)
+    reason = failure_of(deployment, last_run(deployment).run_id)
+    assert f"killed by {signal_number.name}" in reason
+
+
+def test_sigkill_of_the_fork_server__frees_device_and_slot_within_5_s(
+    deployment: Deployment, notes: Path, start_run: Callable[..., Any]
+) -> None:
+    run = start_run("one_training", config_for(notes, "train", seconds=60))
+    (note,) = wait_for(lambda: started(notes))
+    server = psutil.Process(note["pid"]).parent()
+    assert server is not None and server.ppid() == run.pid
+
+    killed = time.monotonic()
+    server.kill()
+
+    wait_for(lambda: not claimed_slots(deployment), seconds=5)
+    assert_devices_are_free(deployment)
+    assert time.monotonic() - killed < 5
+    assert not is_running(note["pid"])
+    run.wait(timeout=20)
+    reason = failure_of(deployment, last_run(deployment).run_id)
+    assert "the fork server that its process belonged to was killed" in reason
+
+
+def test_device__disappeared__is_given_to_no_further_step(
+    deployment: Deployment,
+    notes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_run: Callable[..., Any],
+) -> None:
+    # Named in .env, which each step reads again, as it asks NVML again where there are GPUs.
+    monkeypatch.delenv("TS_FORECAST_DEVICES")
+    monkeypatch.chdir(tmp_path)
+    names = tmp_path / ".env"
+    names.write_text("TS_FORECAST_DEVICES=fake-a,fake-b\n")
+    run = start_run("four_trainings", config_for(notes, *FOUR, "prepare", seconds=1.5))
+    first = wait_for(lambda: (found := trainings(notes)) and len(found) == 2 and found)
+    lost = next(note for note in first if note["device"] == "fake-b")
+
+    names.write_text("TS_FORECAST_DEVICES=fake-a\n")
+    os.kill(lost["pid"], signal.SIGSEGV)
+
+    run.wait(timeout=30)
+    assert {note["device"] for note in trainings(notes)[2:]} == {"fake-a"}
+    assert {note["step"] for note in trainings(notes)} == set(FOUR)
+    assert "killed by SIGSEGV" in failure_of(deployment, last_run(deployment).run_id)
+    assert claimed_slots(deployment) == set()
+    assert_devices_are_free(deployment)
 
 
 def test_sigkill_of_the_run__ends_its_steps_frees_all_and_fails_it_within_5_s(

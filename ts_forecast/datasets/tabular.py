@@ -17,7 +17,7 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from ts_forecast.errors import SourceError
-from ts_forecast.pipeline import FileFormat
+from ts_forecast.pipeline_source import FileFormat
 
 _SUFFIXES: dict[str, FileFormat] = {
     ".csv": "csv",

@@ -17,9 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ts_forecast.champion_rule import Metric
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import EvaluationError
-from ts_forecast.pipeline import Metric, Pipeline
+from ts_forecast.pipeline import Pipeline
 
 ALL = "all"
 """The bucket of every step ahead."""

@@ -20,7 +20,7 @@ from ts_forecast.datasets.columns import Origin, to_timestamps
 from ts_forecast.datasets.tabular import file_format, first_row_number, read_table
 from ts_forecast.errors import SourceError
 from ts_forecast.frequency import Grid
-from ts_forecast.pipeline import FileFormat
+from ts_forecast.pipeline_source import FileFormat
 
 _TIMES = ("ds", "date", "datetime", "timestamp", "time", "day", "month")
 _IDS = ("unique_id", "series_id", "item_id", "series", "id")

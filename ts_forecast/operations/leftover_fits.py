@@ -22,7 +22,7 @@ from ts_forecast.db.retry import in_transaction
 from ts_forecast.quarters import Quarter
 from ts_forecast.settings import Settings
 from ts_forecast.tables.experiment import Experiment, Run
-from ts_forecast.tracking.runs import RunKey, lock_name
+from ts_forecast.tracking.runs import lock_name
 
 # A folder that no row knows: its rows were deleted, or another database is in use for a while.
 _STRANGER_DAYS = 30
@@ -59,7 +59,8 @@ def remove_leftover_fits(engine: Engine, settings: Settings) -> list[LeftoverFit
                 removed.append(_remove(folder, f"no run knows it for {_STRANGER_DAYS} days"))
             continue
         # Held as long as a process computes it; then there is nothing to look at.
-        with exclusive(engine, *lock_name(_key(attempt)), wait=False) as is_ours:
+        lock = lock_name(attempt.experiment_id, attempt.run_fingerprint)
+        with exclusive(engine, *lock, wait=False) as is_ours:
             if not is_ours:
                 continue
             reason = in_transaction(engine, partial(_reason, attempt=attempt), read_only=True)
@@ -100,17 +101,6 @@ def _reason(session: Session, attempt: Run) -> str | None:
         .limit(1)
     )
     return None if trained is None else f"run {trained} has trained the quarter since"
-
-
-def _key(attempt: Run) -> RunKey:
-    assert attempt.quarter_start is not None, "a training run is of a quarter"
-    return RunKey(
-        experiment_id=attempt.experiment_id,
-        kind="train",
-        name=attempt.run_name,
-        fingerprint=attempt.run_fingerprint,
-        quarter=Quarter.of(attempt.quarter_start),
-    )
 
 
 def _remove(folder: Path, reason: str) -> LeftoverFit:

@@ -115,7 +115,7 @@ def record_run(
     """
     _refuse_unstorable(record)
     key = record.key
-    lock_in_transaction(session, *lock_name(key))
+    lock_in_transaction(session, *lock_name(key.experiment_id, key.fingerprint))
     values = _values(record, source_type)
     run_id = session.execute(_INSERT, values).scalar_one_or_none()
     if run_id is None:

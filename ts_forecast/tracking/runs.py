@@ -120,7 +120,7 @@ class OpenRun:
                 deleted_at=None,
                 lifecycle_stage="active",
                 metadata_=Run.metadata_.concat(dict(metadata or {})),
-                **_ended(),
+                **ended(),
             )
         )
 
@@ -219,7 +219,7 @@ def tracked_run(
             metadata=metadata,
         )
 
-    with exclusive(engine, *lock_name(key)):
+    with exclusive(engine, *lock_name(key.experiment_id, key.fingerprint)):
         # A restart of the server takes the lock with it; if another process got it meanwhile, it is
         # told so by its own complete().
         run = in_transaction(engine, open_it)
@@ -232,9 +232,9 @@ def tracked_run(
     yield run
 
 
-def lock_name(key: RunKey) -> tuple[str, ...]:
+def lock_name(experiment_id: int, fingerprint: str) -> tuple[str, ...]:
     """Parts of the advisory lock that who computes or records this holds."""
-    return ("run", str(key.experiment_id), key.fingerprint)
+    return ("run", str(experiment_id), fingerprint)
 
 
 def open_run(
@@ -335,13 +335,13 @@ def _record_quietly(engine: Engine, run: OpenRun, ending: Ending, reason: str) -
 def end_run(session: Session, run_id: int, ending: Ending, reason: str) -> bool:
     """End a running run; False if it was not running."""
     # If a commit succeeded and only its answer was lost, the run is completed and stays so.
-    ended = session.execute(
+    row = session.execute(
         update(Run)
         .where(Run.run_id == run_id, Run.status == "running")
-        .values(status=ending, error_message=reason, **_ended())
+        .values(status=ending, error_message=reason, **ended())
         .returning(Run.run_id)
     )
-    return ended.one_or_none() is not None
+    return row.one_or_none() is not None
 
 
 def retire_attempts(session: Session, key: RunKey) -> None:
@@ -350,7 +350,7 @@ def retire_attempts(session: Session, key: RunKey) -> None:
     session.execute(
         update(Run)
         .where(*_same_computation(key), Run.status == "running")
-        .values(status="killed", error_message=reason, **_ended())
+        .values(status="killed", error_message=reason, **ended())
     )
     # Trials die with their search, and nobody else asks for them again.
     attempt = aliased(Run)
@@ -362,7 +362,7 @@ def retire_attempts(session: Session, key: RunKey) -> None:
     session.execute(
         update(Run)
         .where(Run.parent_run_id.in_(dead), Run.status == "running")
-        .values(status="killed", error_message=reason, **_ended())
+        .values(status="killed", error_message=reason, **ended())
     )
     session.execute(
         update(Run)
@@ -391,8 +391,8 @@ def _soft_deleted() -> dict[str, Any]:
     return {"deleted_at": func.clock_timestamp(), "lifecycle_stage": "deleted"}
 
 
-def _ended() -> dict[str, Any]:
-    # The server's clock at both ends; now() would be the transaction's start.
+def ended() -> dict[str, Any]:
+    """Columns of a run that ends now. The server's clock at both ends, not a transaction's start."""
     seconds = func.extract("epoch", func.clock_timestamp() - Run.start_time)
     return {
         "end_time": func.clock_timestamp(),

@@ -1,0 +1,63 @@
+"""A Ray cluster of one node on loopback, with the dashboard that Ray's job submission needs."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from resources.devices import usable_cores
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+DASHBOARD_VARIABLE = "BENCHMARK_RAY_DASHBOARD"
+_START_SECONDS = 120.0
+
+
+@contextmanager
+def ray_on_this_host() -> Iterator[None]:
+    """Start it, name it in the environment, end it."""
+    port, dashboard = _free_port(), _free_port()
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--disable-usage-stats"]
+    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1"]
+    command += [f"--dashboard-port={dashboard}", f"--num-cpus={usable_cores()}"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ray = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    os.environ[ADDRESS_VARIABLE] = f"127.0.0.1:{port}"
+    os.environ[DASHBOARD_VARIABLE] = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_for(f"http://127.0.0.1:{dashboard}/api/jobs/", ray)
+        yield
+    finally:
+        for name in (ADDRESS_VARIABLE, DASHBOARD_VARIABLE):
+            os.environ.pop(name)
+        ray.send_signal(signal.SIGTERM)
+        ray.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(url: str, ray: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while ray.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.2)
+    raise RuntimeError(f"Ray does not answer at {url}; is ray[default] installed?")

@@ -1,0 +1,17 @@
+"""The main job with checkpoints at every epoch; importable, since steps run in other processes."""
+
+from functools import partial
+
+import dagster as dg
+
+from assets.materialize import pipeline_job
+from ts_forecast.training import quarter
+from ts_forecast.training.options import FitOptions
+
+# A minute apart in a deployment: longer than a test may take.
+quarter.FitOptions = partial(FitOptions, checkpoint_seconds=0)  # type: ignore[misc, assignment]
+
+
+def shop_job() -> dg.JobDefinition:
+    """All assets of the pipeline shop."""
+    return pipeline_job("shop")
