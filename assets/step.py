@@ -25,6 +25,8 @@ ARRIVALS = "ts_forecast/arrivals"
 # Of the job that materializes a whole pipeline.
 JOB_PREFIX = "materialize_"
 FIT_AT = "fit at"
+# Metadata of a step's failure that may not happen again with the same data.
+IS_TRANSIENT = "transient"
 _log = logging.getLogger(__name__)
 
 
@@ -100,10 +102,12 @@ def reason_in_one_line() -> Iterator[None]:
         yield
     except TsForecastError as error:
         _log.error("%s", error, exc_info=error)
+        is_transient = isinstance(error, DatabaseError)
+        metadata = {"error": type(error).__name__, "remedy": error.remedy}
         raise dg.Failure(
             description=" ".join(str(error).split()),
-            metadata={"error": type(error).__name__, "remedy": error.remedy},
-            allow_retries=isinstance(error, DatabaseError),
+            metadata=metadata | ({IS_TRANSIENT: True} if is_transient else {}),
+            allow_retries=is_transient,
         ) from error
     except Exception:
         _log.exception("A step failed for a reason that is not the data's")

@@ -4,6 +4,7 @@ Where do I go to …?
 - start a step's process, stop it, see whether it lives: ``gpu_executor``, on ``forkserver`` (the
   run's side) and ``forkserver_process`` (the server's side)
 - see what happens inside a step's process before Dagster takes over: ``step_process``
+- see whether the process of a run lives: ``run_launcher``
 - count GPUs and CPU slots, give one to a step: ``devices``, ``device_locks``
 - prepare DAGSTER_HOME and the environment of Dagster's processes: ``instance``
 - change how Dagster keeps its events and its pool slots: ``event_log``

@@ -34,6 +34,7 @@ from dagster._serdes import serialize_value
 
 from resources.devices import find_devices, thread_environment
 from resources.forkserver import ForkServer, Task
+from resources.run_launcher import hold_run
 from resources.step_process import (
     Placement,
     free_pool_slots,
@@ -161,6 +162,7 @@ class GpuExecutor(StepDelegatingExecutor):
     ) -> Iterator[DagsterEvent]:
         """Run the plan; when this returns or raises, no process and no pool slot of it is left."""
         instance = plan_context.instance
+        hold_run(self._settings, plan_context.run_id)
         self._handler.open(plan_context, _uses_gpu_pool(execution_plan))
         try:
             if _pool_limit(instance) is None:

@@ -100,6 +100,13 @@ class Settings(BaseSettings):
         description="Is told of failed runs and checks, in the JSON of Slack's incoming webhooks.",
     )
 
+    look_seconds: int = Field(
+        30,
+        ge=1,
+        le=86_400,
+        validation_alias="TS_FORECAST_LOOK_SECONDS",
+        description="Between two looks of a sensor at its pipeline's source.",
+    )
     slots: int | None = Field(
         None,
         ge=1,
