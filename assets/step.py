@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.checks import check_outputs, evaluations
-from ts_forecast.checks.result import CheckResult
+from ts_forecast.checks.result import CheckResult, RefusedSliceError
 from ts_forecast.errors import DatabaseError, TsForecastError
 from ts_forecast.logs.context import bound
 from ts_forecast.pipeline import Pipeline
@@ -68,8 +68,11 @@ def for_each_quarter(
     problems = []
     for quarter in quarters:
         with bound(pipeline=pipeline, quarter=quarter.label), reason_in_one_line():
-            metadata = body(quarter)
-            results = check(quarter)
+            try:
+                metadata = body(quarter)
+                results = check(quarter)
+            except RefusedSliceError as error:
+                metadata, results = {}, list(error.results)
         yield from evaluations(context.asset_key, quarter, results)
         if bad := [result for result in results if result.is_blocking]:
             problems += [f"{quarter.label}, {result.name}: {result.reason}" for result in bad]
