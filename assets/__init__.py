@@ -6,7 +6,7 @@ Where do I go to …?
 - change what an asset shows in the UI: ``metadata``, ``plots``
 - see how checks are shown: ``checks``; who hears of failures: ``failure_sensors``
 - find an asset's body: ``datasets``, ``training``, ``predictions``, ``summaries``
-- find what watches for new files: ``sensors``
+- find what watches for new files: ``sensors``; what became of the runs it asked for: ``arrival_runs``
 - keep the database well, every day: ``maintenance``
 - launch and follow backfills: ``backfill``, ``backfill_progress``, ``backfill_command``
 - materialize without the UI: ``materialize``; serve the UI: ``serve``; end it: ``guard``

@@ -9,6 +9,7 @@ from assets.metadata import numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.step import asset_attributes, for_each_quarter, reason_in_one_line
 from resources.postgres import Postgres
+from ts_forecast.checks.record import passed_models
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.evaluation.champion import (
     ChampionChoice,
@@ -68,7 +69,11 @@ def build_champion(pipeline: Pipeline) -> dg.AssetsDefinition:
             choice = in_transaction(
                 postgres.engine,
                 lambda session: choose_champion(
-                    session, pipeline, quarter, overrule=config.overrule
+                    session,
+                    pipeline,
+                    quarter,
+                    passed_checks=passed_models(session, pipeline, quarter),
+                    overrule=config.overrule,
                 ),
             )
             in_transaction(

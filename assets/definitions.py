@@ -47,7 +47,10 @@ def build_definitions(settings: Settings, pipelines: Mapping[str, Pipeline]) -> 
         jobs=[*jobs.values(), database_maintenance, registry_decision],
         schedules=[maintenance_schedule],
         sensors=[
-            *(arrivals_sensor(pipeline, jobs[name]) for name, pipeline in pipelines.items()),
+            *(
+                arrivals_sensor(pipeline, jobs[name], every=settings.look_seconds)
+                for name, pipeline in pipelines.items()
+            ),
             *build_failure_sensors(settings, list(pipelines)),
         ],
         resources={"postgres": postgres_resource(settings)},

@@ -15,7 +15,7 @@ from assets.training import ingest_window
 from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from resources.ray_executor import request_tags
-from ts_forecast.checks.quarter import OF_PREDICTIONS, check_slice
+from ts_forecast.checks.quarter import OF_PREDICTIONS, check_slice, refuse_wrong_slice
 from ts_forecast.checks.result import CheckResult
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.evaluation.leaderboard import rank_series, telling_series
@@ -57,7 +57,12 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         def forecast(quarter: Quarter) -> dict[str, Any]:
             outcome = forecast_quarter(
-                postgres.engine, postgres.settings, pipeline, quarter, force=config.force
+                postgres.engine,
+                postgres.settings,
+                pipeline,
+                quarter,
+                force=config.force,
+                inspect=refuse_wrong_slice(pipeline, quarter),
             )
             # One forecast for each target: the latest that was issued for it.
             frame = latest_forecasts(postgres.engine, outcome.experiment_id, quarter)

@@ -13,34 +13,32 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
 from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
 )
 
+from assets.arrival_runs import WORK, busy_quarters, run_key
 from assets.step import ARRIVALS
 from resources.postgres import Postgres
 from ts_forecast.arrivals.look import Look, Memory, look
 from ts_forecast.arrivals.plan import Request
 from ts_forecast.pipeline import Pipeline
-from ts_forecast.quarters import Quarter, quarter_range
 
-_INTERVAL_SECONDS = 30
 # Of a run whose process was killed: the work is the same, so nobody would ask for it again.
 _MAX_RETRIES = "2"
-_UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
-def arrivals_sensor(pipeline: Pipeline, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
-    """The sensor; it runs by default if the pipeline is live."""
+def arrivals_sensor(
+    pipeline: Pipeline, job: UnresolvedAssetJobDefinition, *, every: int
+) -> dg.SensorDefinition:
+    """The sensor; it runs by default if the pipeline is live.
+
+    Args:
+        every: seconds between two looks.
+    """
 
     @dg.sensor(
         name=f"{pipeline.name}_arrivals",
         job=job,
-        minimum_interval_seconds=_INTERVAL_SECONDS,
+        minimum_interval_seconds=every,
         default_status=(
             dg.DefaultSensorStatus.RUNNING if pipeline.live else dg.DefaultSensorStatus.STOPPED
         ),
@@ -63,10 +61,16 @@ def arrivals_sensor(pipeline: Pipeline, job: UnresolvedAssetJobDefinition) -> dg
             context.log.info(line)
         for line in found.waiting:
             context.log.warning(line)
-        busy = _busy_quarters(context.instance, pipeline) if found.requests else set()
-        requests = [r for r in found.requests if not busy & {*r.quarters}]
+        now = time.time()
+        busy = busy_quarters(context.instance, pipeline, now=now) if found.requests else set()
+        requests = [
+            _run_request(pipeline, request, key)
+            for request in found.requests
+            if not busy & {*request.quarters}
+            and (key := run_key(context.instance, pipeline, request, now=now)) is not None
+        ]
         return dg.SensorResult(
-            run_requests=[_run_request(pipeline, request) for request in requests],
+            run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(_in_words(found)),
             cursor=found.memory.dump(),
         )
@@ -74,10 +78,11 @@ def arrivals_sensor(pipeline: Pipeline, job: UnresolvedAssetJobDefinition) -> dg
     return arrivals
 
 
-def _run_request(pipeline: Pipeline, request: Request) -> dg.RunRequest:
+def _run_request(pipeline: Pipeline, request: Request, key: str) -> dg.RunRequest:
     first, last = request.quarters[0], request.quarters[-1]
     tags = {
         ARRIVALS: pipeline.name,
+        WORK: request.key,
         "pipeline": pipeline.name,
         "dagster/max_retries": _MAX_RETRIES,
     }
@@ -87,7 +92,7 @@ def _run_request(pipeline: Pipeline, request: Request) -> dg.RunRequest:
             ASSET_PARTITION_RANGE_END_TAG: last.key,
         }
     return dg.RunRequest(
-        run_key=request.key,
+        run_key=key,
         partition_key=first.key if first == last else None,
         asset_selection=[
             dg.AssetKey([pipeline.name, *asset.split("/")]) for asset in request.assets
@@ -96,20 +101,7 @@ def _run_request(pipeline: Pipeline, request: Request) -> dg.RunRequest:
     )
 
 
-def _busy_quarters(instance: dg.DagsterInstance, pipeline: Pipeline) -> set[Quarter]:
-    """Quarters that a run of this sensor is at: two at once would do the work twice."""
-    busy: set[Quarter] = set()
-    wanted = dg.RunsFilter(tags={ARRIVALS: pipeline.name}, statuses=_UNDER_WAY)
-    for run in instance.get_runs(wanted):
-        one = run.tags.get(PARTITION_NAME_TAG)
-        first = run.tags.get(ASSET_PARTITION_RANGE_START_TAG, one)
-        last = run.tags.get(ASSET_PARTITION_RANGE_END_TAG, one)
-        if first is not None and last is not None:
-            busy |= {*quarter_range(Quarter.parse(first), Quarter.parse(last))}
-    return busy
-
-
 def _in_words(found: Look) -> str:
     if found.requests:
-        return "The runs that were asked for are under way."
+        return "The runs that were asked for are under way, or have failed and wait."
     return " · ".join((*found.arrived, *found.waiting)) or "Nothing has changed."

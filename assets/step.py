@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.checks import check_outputs, evaluations
-from ts_forecast.checks.result import CheckResult
+from ts_forecast.checks.result import CheckResult, RefusedSliceError
 from ts_forecast.errors import DatabaseError, TsForecastError
 from ts_forecast.logs.context import bound
 from ts_forecast.pipeline import Pipeline
@@ -25,6 +25,8 @@ ARRIVALS = "ts_forecast/arrivals"
 # Of the job that materializes a whole pipeline.
 JOB_PREFIX = "materialize_"
 FIT_AT = "fit at"
+# Metadata of a step's failure that may not happen again with the same data.
+IS_TRANSIENT = "transient"
 _log = logging.getLogger(__name__)
 
 
@@ -66,8 +68,11 @@ def for_each_quarter(
     problems = []
     for quarter in quarters:
         with bound(pipeline=pipeline, quarter=quarter.label), reason_in_one_line():
-            metadata = body(quarter)
-            results = check(quarter)
+            try:
+                metadata = body(quarter)
+                results = check(quarter)
+            except RefusedSliceError as error:
+                metadata, results = {}, list(error.results)
         yield from evaluations(context.asset_key, quarter, results)
         if bad := [result for result in results if result.is_blocking]:
             problems += [f"{quarter.label}, {result.name}: {result.reason}" for result in bad]
@@ -100,10 +105,12 @@ def reason_in_one_line() -> Iterator[None]:
         yield
     except TsForecastError as error:
         _log.error("%s", error, exc_info=error)
+        is_transient = isinstance(error, DatabaseError)
+        metadata = {"error": type(error).__name__, "remedy": error.remedy}
         raise dg.Failure(
             description=" ".join(str(error).split()),
-            metadata={"error": type(error).__name__, "remedy": error.remedy},
-            allow_retries=isinstance(error, DatabaseError),
+            metadata=metadata | ({IS_TRANSIENT: True} if is_transient else {}),
+            allow_retries=is_transient,
         ) from error
     except Exception:
         _log.exception("A step failed for a reason that is not the data's")

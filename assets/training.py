@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+from sqlalchemy.orm import Session
 
 from assets.checks import check_specs
 from assets.metadata import numbers, table
@@ -23,6 +24,7 @@ from resources.gpu_executor import GPU_POOL
 from resources.postgres import Postgres
 from resources.ray_executor import request_tags
 from ts_forecast.checks.quarter import OF_MODELS, check_model
+from ts_forecast.checks.record import note_results
 from ts_forecast.checks.result import CheckResult
 from ts_forecast.datasets.quarter import ingest_quarters, missing_quarters
 from ts_forecast.db.retry import in_transaction
@@ -108,11 +110,12 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
             return metadata
 
         def check(quarter: Quarter) -> list[CheckResult]:
-            return in_transaction(
-                postgres.engine,
-                lambda session: check_model(session, pipeline, quarter, spec.name),
-                read_only=True,
-            )
+            def find(session: Session) -> list[CheckResult]:
+                results = check_model(session, pipeline, quarter, spec.name)
+                note_results(session, pipeline, quarter, spec.name, results)
+                return results
+
+            return in_transaction(postgres.engine, find)
 
         quarters = quarters_of(context)
         ingest_window(context, postgres, pipeline, quarters)

@@ -6,6 +6,7 @@ Where do I go to …?
 - run steps on a Ray cluster: ``ray_executor``, on ``ray_cluster``
 - see how a step ended: ``step_events``; what becomes of rows that killed steps left: ``lost_runs``
 - see what happens inside a step's process before Dagster takes over: ``step_process``
+- see whether the process of a run lives: ``run_launcher``
 - count GPUs and CPU slots, give one to a step: ``devices``, ``device_locks``
 - prepare DAGSTER_HOME and the environment of Dagster's processes: ``instance``
 - change how Dagster keeps its events and its pool slots: ``event_log``

@@ -35,6 +35,7 @@ from dagster._serdes import serialize_value
 from resources.devices import find_devices, thread_environment
 from resources.forkserver import ForkServer, Task
 from resources.lost_runs import end_lost_runs
+from resources.run_launcher import hold_run
 from resources.step_events import outcomes_of, step_key_of
 from resources.step_process import (
     Placement,
@@ -178,6 +179,7 @@ class GpuExecutor(StepDelegatingExecutor):
     ) -> Iterator[DagsterEvent]:
         """Run the plan; when this returns or raises, no process and no pool slot of it is left."""
         instance = plan_context.instance
+        hold_run(self._settings, plan_context.run_id)
         self._handler.open(plan_context, _uses_gpu_pool(execution_plan))
         try:
             if pool_limit(instance) is None:

@@ -78,6 +78,7 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
         "TS_FORECAST_EXECUTOR": settings.executor,
         "ENABLE_GPU": str(settings.enable_gpu).lower(),
         "GPU_MEMORY_LIMIT": str(settings.gpu_memory_limit),
+        "TS_FORECAST_LOOK_SECONDS": str(settings.look_seconds),
         "MAX_PARALLEL_RUNS": str(settings.max_parallel_runs),
         # Results depend on the order of a set in neuralforecast.
         "PYTHONHASHSEED": "0",

@@ -34,6 +34,7 @@ from dagster._serdes import serialize_value
 from resources.gpu_executor import ensure_pool_limits, gpu_executor, pool_limit
 from resources.lost_runs import end_lost_runs
 from resources.ray_cluster import RayCluster, Request, require_ray
+from resources.run_launcher import hold_run
 from resources.step_events import outcomes_of, step_key_of
 from resources.step_process import free_pool_slots, run_step_on_ray
 from ts_forecast.pipeline import Pipeline
@@ -126,6 +127,7 @@ class RayExecutor(StepDelegatingExecutor):
     ) -> Iterator[DagsterEvent]:
         """Run the plan; when this returns or raises, no task and no pool slot of it is left."""
         instance = plan_context.instance
+        hold_run(self._settings, plan_context.run_id)
         self._handler.cluster.connect()
         try:
             if pool_limit(instance) is None:

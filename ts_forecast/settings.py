@@ -109,6 +109,13 @@ class Settings(BaseSettings):
         None, description="The Ray cluster; unset: a Ray of each run's own on this host."
     )
     ray_namespace: str | None = Field(None, description="Ray's namespace of our runs.")
+    look_seconds: int = Field(
+        30,
+        ge=1,
+        le=86_400,
+        validation_alias="TS_FORECAST_LOOK_SECONDS",
+        description="Between two looks of a sensor at its pipeline's source.",
+    )
     slots: int | None = Field(
         None,
         ge=1,

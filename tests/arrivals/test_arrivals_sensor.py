@@ -10,7 +10,10 @@ import dagster as dg
 import pytest
 from sqlalchemy import text
 
+from assets.arrival_runs import WORK, busy_quarters, run_key
+from assets.step import ARRIVALS
 from tests.arrivals.conftest import Live, days
+from ts_forecast.arrivals.plan import Request
 from ts_forecast.datasets.quarter import ingest_quarters
 from ts_forecast.errors import SourceError
 from ts_forecast.quarters import Quarter
@@ -149,13 +152,87 @@ def test_arrivals__run_that_failed__is_not_asked_for_twice_but_by_new_data(live:
     live.put("2023-1.csv", days("2023-01-01", "2023-03-31", level=30), age=1)
 
     was_done = live.run(request)
+    work = Request(request.tags[WORK], (Quarter(2023, 1),), ())
+    in_a_year = run_key(live.instance, live.pipeline, work, now=time.time() + 3e7)
     (again,) = live.tick().run_requests or (None,)
     live.put("2023-1.csv", days("2023-01-01", "2023-03-31", level=30))
     live.settle()
 
     assert not was_done
-    assert again is None
+    assert again is None and in_a_year is None
     assert live.tables("shop")["datasets"] == live.rebuilt("2023-Q1", "2023-Q1")["datasets"]
+
+
+def test_run_key__killed_runs__are_asked_for_again_after_growing_pauses(live: Live) -> None:
+    work = Request("datasets-x", (Quarter(2023, 1),), ("datasets",))
+
+    def die(key: str) -> float:
+        tags = {ARRIVALS: "shop", WORK: work.key, "dagster/run_key": key}
+        run = live.instance.create_run_for_job(
+            live.definitions.resolve_job_def("materialize_shop"),
+            tags=tags,
+            status=dg.DagsterRunStatus.STARTED,
+        )
+        live.instance.report_run_failed(run)
+        return time.time()
+
+    def ask(now: float) -> str | None:
+        return run_key(live.instance, live.pipeline, work, now=now)
+
+    first = ask(time.time())
+    died = die("datasets-x")
+    assert first == "datasets-x"
+    assert (ask(died + 30), ask(died + 65)) == (None, "datasets-x-2")
+    # A retry of the daemon's bears the key of the run that it repeats.
+    die("datasets-x")
+    died = die("datasets-x-2")
+    assert (ask(died + 65), ask(died + 245)) == (None, "datasets-x-3")
+    for number in range(3, 12):
+        died = die(f"datasets-x-{number}")
+    assert (ask(died + 80_000), ask(died + 86_500)) == (None, "datasets-x-12")
+
+
+def test_busy_quarters__failed_run_that_will_be_retried__is_busy_for_a_while(live: Live) -> None:
+    tags = {ARRIVALS: "shop", "dagster/partition": "2023-01-01", "dagster/max_retries": "2"}
+    run = live.instance.create_run_for_job(
+        live.definitions.resolve_job_def("materialize_shop"),
+        tags=tags,
+        status=dg.DagsterRunStatus.STARTED,
+    )
+    live.instance.report_run_failed(run)
+    live.instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
+
+    def busy(later: float) -> set[Quarter]:
+        return busy_quarters(live.instance, live.pipeline, now=time.time() + later)
+
+    assert (busy(1), busy(300)) == ({Quarter(2023, 1)}, set())
+    live.instance.add_run_tags(run.run_id, {"dagster/auto_retry_run_id": "another"})
+    assert busy(1) == set()
+
+
+def test_arrivals__run_lost_between_its_steps__what_is_missing_is_asked_for(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-06-30"))
+    live.settle()
+    whole = live.tables("shop")
+    live.news()
+
+    with live.engine.begin() as connection:
+        connection.execute(
+            text(
+                "DELETE FROM dataset_features USING datasets d "
+                "WHERE d.dataset_id = dataset_features.dataset_id AND quarter_start = '2023-04-01'"
+            )
+        )
+        connection.execute(
+            text("UPDATE runs SET deleted_at = now() WHERE tags->>'kind' = 'evaluate'")
+        )
+    live.settle()
+
+    assert live.news() == [
+        ("2023-Q2", ("dataset_features",)),
+        ("2023-Q2", ("metric_summaries",)),
+    ]
+    assert live.tables("shop") == whole
 
 
 def test_arrivals__quarter_under_way__is_not_asked_for_again(live: Live) -> None:

@@ -75,3 +75,49 @@ def test_champion__three_quarters_in_a_row__serves_the_best_of_the_past(
         pd.Timestamp("2023-09-30"),
     )
     assert len(measured) == 2 and all(float(one) > 0 for one in measured)
+
+
+def test_champion__leaking_model__is_refused_by_its_stored_check(
+    engine: Engine, make_problem: Callable[..., Problem]
+) -> None:
+    problem = make_problem(models=MODELS, exogenous={}, champion={"quarters": 2})
+    pipeline = problem.pipeline
+    champion = build_champion(pipeline)
+    others = [
+        *build_dataset_assets(pipeline),
+        *build_trained_models(pipeline),
+        build_predictions(pipeline),
+        build_metric_summaries(pipeline),
+    ]
+    resources = {"postgres": postgres_resource(problem.settings)}
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        for key in KEYS[:2]:
+            dg.materialize(
+                [*others, champion], partition_key=key, instance=instance, resources=resources
+            )
+        with engine.begin() as connection:
+            noted = connection.scalars(
+                text("SELECT metadata #> '{checks,leakage,passed}' FROM model_registry")
+            ).all()
+            connection.execute(
+                text(
+                    "UPDATE model_registry SET current_stage = 'staging', metadata = "
+                    "jsonb_set(metadata, '{checks,leakage,passed}', 'false') "
+                    "WHERE registered_model_name = 'shop/SeasonalNaive' AND quarter_start = :day"
+                ),
+                {"day": KEYS[1]},
+            )
+        result = dg.materialize(
+            [*others, champion],
+            selection=[champion],
+            partition_key=KEYS[1],
+            instance=instance,
+            resources=resources,
+        )
+
+    assert noted == [True] * 4
+    (event,) = result.get_asset_materialization_events()
+    shown = {name: value.value for name, value in event.materialization.metadata.items()}
+    assert shown["champion"] != "shop/SeasonalNaive 2"
+    assert "a blocking one failed" in str(shown["scores"])

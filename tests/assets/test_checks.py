@@ -129,6 +129,44 @@ def test_checks__wrong_quarter__stops_what_depends_on_it_and_materializes_the_ot
         assert found(instance, "datasets", "duplicates")["2023-07-01"] == "SUCCEEDED"
 
 
+def test_checks__exploding_forecast__is_never_published(
+    make_problem: Callable[..., Problem],
+) -> None:
+    def models(constant: float) -> list[object]:
+        return ["SeasonalNaive", {"model": "ConstantModel", "parameters": {"constant": constant}}]
+
+    quarters = ["2023-04-01", "2023-07-01"]
+    sane = make_problem(models=models(10), levels=[])
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert materialize(sane, instance, quarters[0]).success
+        wild = make_problem(models=models(1e6), levels=[])
+        result = materialize(wild, instance, *quarters)
+
+        assert not result.success
+        key = dg.AssetKey(["shop", "predictions"])
+        assert instance.get_materialized_partitions(key) == {quarters[0]}
+        # Both quarters were looked at, and both say what was found.
+        assert found(instance, "predictions", "sane_values") == dict.fromkeys(quarters, "FAILED")
+        assert set(found(instance, "predictions", "complete_slice").values()) == {"SUCCEEDED"}
+        (failed,) = [event for event in result.all_node_events if event.is_step_failure]
+        failure = failed.step_failure_data.user_failure_data
+        assert failure is not None
+        assert "2023-Q2, sane_values: ConstantModel forecasts 1e+06" in str(failure.description)
+    engine = create_engine(wild.settings.database_url.get_secret_value())  # type: ignore[union-attr]
+    with engine.connect() as connection:
+        worst = connection.scalar(text("SELECT max(predicted_value) FROM predictions"))
+        first = connection.scalar(text("SELECT min(prediction_date)::date FROM predictions"))
+        reasons = connection.scalars(
+            text(
+                "SELECT error_message FROM runs WHERE tags->>'kind' = 'predict' AND status = 'failed'"
+            )
+        ).all()
+    engine.dispose()
+    # Readers see the forecasts before.
+    assert worst < 100 and str(first) == quarters[0]
+    assert len(reasons) == 2 and all("were not published: sane_values" in one for one in reasons)
+
+
 def test_check_specs__left_out__are_no_checks_of_the_asset(
     make_problem: Callable[..., Problem],
 ) -> None:

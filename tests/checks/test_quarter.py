@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -13,14 +14,17 @@ from sqlalchemy import select, update
 
 from tests.evaluation.conftest import make_pipeline
 from ts_forecast.checks.accuracy import check_decay
+from ts_forecast.checks.forecasts import rows_extent, slice_extent
 from ts_forecast.checks.quarter import (
     check_dataset,
     check_features,
     check_model,
     check_scores,
     check_slice,
+    refuse_wrong_slice,
+    slice_history,
 )
-from ts_forecast.checks.result import CheckResult
+from ts_forecast.checks.result import CheckResult, RefusedSliceError
 from ts_forecast.datasets.quarter import current_dataset
 from ts_forecast.db.engine import transaction
 from ts_forecast.evaluation.leaderboard import leaderboard
@@ -148,6 +152,39 @@ def test_check_slice__exploding_forecast__blocks_unless_the_limit_is_wider(
     assert results["complete_slice"].passed
     assert slice_checks(problem, max_range_multiple=1e9)["sane_values"].passed
     assert set(slice_checks(problem, skip=["leakage", "sane_values"])) == {"complete_slice"}
+
+
+def test_refuse_wrong_slice__rows_before_they_are_published__as_afterwards(
+    problem: Problem,
+) -> None:
+    put_on_record(problem, "2022-12-20", [Quarter(2022, 4)])
+    rows = problem.rows()
+    names = {number: name for name, number in problem.models.items()}
+    keys = ["model", "unique_id"]
+
+    def inspect(table: pa.Table) -> None:
+        with transaction(problem.engine) as session:
+            models = session.scalars(select(Model)).all()
+            panel = slice_history(session, problem.pipeline, problem.quarter)
+            refuse_wrong_slice(problem.pipeline, problem.quarter)(session, table, models, panel)
+
+    inspect(rows)
+    problem.publish(rows)
+    with transaction(problem.engine) as session:
+        stored = slice_extent(session, problem.experiment_id, problem.quarter)
+    before = rows_extent(rows, names).sort_values(keys, ignore_index=True)
+    pd.testing.assert_frame_equal(before, stored.sort_values(keys, ignore_index=True))
+
+    with pytest.raises(RefusedSliceError, match="not published: complete_slice: 1 rows") as caught:
+        inspect(rows.slice(1))
+    assert {one.name: one.passed for one in caught.value.results} == {
+        "leakage": True,
+        "complete_slice": False,
+        "sane_values": True,
+    }
+    put_on_record(problem, "2023-02-01", [Quarter(2022, 4)])
+    with pytest.raises(RefusedSliceError, match="leakage: "):
+        inspect(rows)
 
 
 def test_check_scores__worse_than_the_baseline_and_too_narrow__warns(problem: Problem) -> None:

@@ -16,9 +16,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.quarter import dataset_name, stored_parts
+from ts_forecast.errors import EvaluationError
+from ts_forecast.evaluation.quarter import scores_are_current
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter, quarter_range
-from ts_forecast.tables.dataset import Dataset
+from ts_forecast.tables.dataset import Dataset, DatasetFeature
 from ts_forecast.tables.experiment import Run
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.training.quarter import trained_model
@@ -92,6 +94,7 @@ def make_plan(
         )
         for group in consecutive(changed)
     ]
+    requests += _profile_requests(session, rows, changed)
     for quarter in sorted(rows):
         window = pipeline.window(quarter)
         based_on = [part for part in window if part in rows]
@@ -132,7 +135,7 @@ def _forecast_request(
     if made_of.get("companions", beside) != beside:
         is_current = False
     if is_current and not due:
-        return []
+        return _scores_request(session, pipeline, quarter, run)
     state = {
         "quarter": quarter.key,
         "datasets": [row.dataset_id for row in (*window, own)],
@@ -142,6 +145,44 @@ def _forecast_request(
     }
     assets = (*(f"trained_models/{name}" for name in due), "predictions", "metric_summaries")
     return [Request(_key("forecasts", state), (quarter,), assets)]
+
+
+def _profile_requests(
+    session: Session, rows: Mapping[Quarter, Dataset], changed: Collection[Quarter]
+) -> list[Request]:
+    """Of datasets that are as they should be and have no profile.
+
+    They were ingested on the way to a model, or by a run that was lost after them.
+    """
+    ids = {row.dataset_id for quarter, row in rows.items() if quarter not in changed}
+    profiled = set(
+        session.scalars(
+            select(DatasetFeature.dataset_id).where(DatasetFeature.dataset_id.in_(ids)).distinct()
+        )
+    )
+    bare = [quarter for quarter, row in rows.items() if row.dataset_id in ids - profiled]
+    return [
+        Request(
+            key=_key("features", [rows[quarter].dataset_id for quarter in group]),
+            quarters=tuple(group),
+            assets=("dataset_features",),
+        )
+        for group in consecutive(bare)
+    ]
+
+
+def _scores_request(
+    session: Session, pipeline: Pipeline, quarter: Quarter, run: Run | None
+) -> list[Request]:
+    """Of a slice that was published by a run that was lost before it scored it."""
+    try:
+        is_scored = scores_are_current(session, pipeline, quarter)
+    except EvaluationError:
+        # The file no longer has a model of the slice: only new forecasts would mend it.
+        is_scored = True
+    if is_scored or run is None:
+        return []
+    return [Request(_key("scores", [quarter.key, run.run_id]), (quarter,), ("metric_summaries",))]
 
 
 def current_datasets(session: Session, pipeline: Pipeline) -> dict[Quarter, Dataset]:

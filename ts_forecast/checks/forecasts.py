@@ -1,12 +1,17 @@
-"""Checks of a published slice: complete by its definition, and sane by its series' history.
+"""Checks of a slice: complete by its definition, and sane by its series' history.
 
-One pass over the slice in the database; what the definition calls for is computed anew from the data.
+One pass over its rows, in memory before they are published or in the database after; what the
+definition calls for is computed anew from the data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -31,6 +36,37 @@ def slice_extent(session: Session, experiment_id: int, quarter: Quarter) -> pd.D
     bounds = {"experiment": experiment_id, "first": quarter.start, "end": quarter.end}
     result = session.execute(_EXTENT, bounds)
     return pd.DataFrame([tuple(row) for row in result], columns=list(result.keys()))
+
+
+def rows_extent(rows: pa.Table, names: Mapping[int, str]) -> pd.DataFrame:
+    """The same of rows that are not published yet.
+
+    Args:
+        rows: in ``PREDICTION_SCHEMA``.
+        names: of the models, by their id.
+    """
+    finite = pc.is_finite(rows["predicted_value"])
+    table = pa.table(
+        {
+            "model_id": rows["model_id"],
+            "unique_id": rows["unique_id"],
+            "value": rows["predicted_value"],
+            "is_wrong": pc.cast(pc.invert(finite), pa.int64()),
+        }
+    )
+    grouped = table.group_by(["model_id", "unique_id"]).aggregate(
+        [("value", "count"), ("is_wrong", "sum"), ("value", "min"), ("value", "max")]
+    )
+    return pd.DataFrame(
+        {
+            "model": [names[one] for one in grouped["model_id"].to_pylist()],
+            "unique_id": grouped["unique_id"].to_pylist(),
+            "rows": grouped["value_count"].to_numpy(),
+            "not_finite": grouped["is_wrong_sum"].to_numpy(),
+            "lowest": grouped["value_min"].to_numpy(),
+            "highest": grouped["value_max"].to_numpy(),
+        }
+    )
 
 
 def check_complete(

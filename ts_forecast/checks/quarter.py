@@ -6,27 +6,30 @@ file leaves out, here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 from sqlalchemy.orm import Session
 
 from ts_forecast.check_limits import CheckName
 from ts_forecast.checks.accuracy import check_accuracy, judged_metric
 from ts_forecast.checks.drift import check_drift
-from ts_forecast.checks.forecasts import check_complete, check_values, slice_extent
+from ts_forecast.checks.forecasts import check_complete, check_values, rows_extent, slice_extent
 from ts_forecast.checks.leakage import check_leakage
 from ts_forecast.checks.observations import check_observations
-from ts_forecast.checks.result import CheckResult
+from ts_forecast.checks.result import CheckResult, RefusedSliceError
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.quarter import current_dataset, load_panel
 from ts_forecast.datasets.store import load_frame
 from ts_forecast.errors import DatasetError, TrainingError
 from ts_forecast.evaluation.leaderboard import leaderboard, quarter_accuracy
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.predictions.quarter import Inspection
 from ts_forecast.quarters import Quarter
+from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import experiment_id
 from ts_forecast.tracking.runs import current_run
 from ts_forecast.training.quarter import trained_model, training_history
@@ -120,6 +123,31 @@ def check_slice(session: Session, pipeline: Pipeline, quarter: Quarter) -> list[
             check_values(extent, panel, pipeline),
         ]
     return _wanted(pipeline, results)
+
+
+def refuse_wrong_slice(pipeline: Pipeline, quarter: Quarter) -> Inspection:
+    """What ``forecast_quarter`` asks before it publishes: the checks of ``check_slice``.
+
+    Raises:
+        RefusedSliceError: from what is returned, if one of them blocks.
+    """
+
+    def inspect(session: Session, rows: pa.Table, models: Sequence[Model], panel: Panel) -> None:
+        found = [check_leakage(session, pipeline, quarter, model) for model in models]
+        extent = rows_extent(rows, {model.model_id: model.model_name for model in models})
+        plan = pipeline.slice_plan(quarter)
+        results = _wanted(
+            pipeline,
+            [
+                _together(found),
+                check_complete(extent, panel, plan, pipeline),
+                check_values(extent, panel, pipeline),
+            ],
+        )
+        if any(result.is_blocking for result in results):
+            raise RefusedSliceError.of(f"Pipeline {pipeline.name}, {quarter.label}", results)
+
+    return inspect
 
 
 def check_scores(session: Session, pipeline: Pipeline, quarter: Quarter) -> list[CheckResult]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+from ts_forecast.errors import PredictionError
 
 if TYPE_CHECKING:
     from ts_forecast.check_limits import CheckName
@@ -39,6 +42,27 @@ class CheckResult:
     def is_blocking(self) -> bool:
         """Whether what depends on it must not be made."""
         return KINDS[self.name].is_blocking and not self.passed
+
+
+class RefusedSliceError(PredictionError):
+    """A slice fails a blocking check before it is published; readers still see the one before it.
+
+    Attributes:
+        results: of all checks that were made; empty in another process.
+    """
+
+    results: tuple[CheckResult, ...] = ()
+
+    @classmethod
+    def of(cls, where: str, results: Sequence[CheckResult]) -> Self:
+        """Of results among which at least one blocks."""
+        bad = "; ".join(f"{one.name}: {one.reason}" for one in results if one.is_blocking)
+        error = cls(
+            f"{where}: the forecasts were not published: {bad}.",
+            remedy="Readers still see the forecasts before these.",
+        )
+        error.results = tuple(results)
+        return error
 
 
 KINDS: dict[CheckName, CheckKind] = {

@@ -190,7 +190,7 @@ def _why_not(
         is_it = pinned.registered_model_name == f"{pipeline.name}/{name}"
         return "" if is_it else f"{_person(pinned)} promoted another"
     if passed_checks is not None and name not in passed_checks:
-        return "its checks did not pass"
+        return "no check of it passed, or a blocking one failed"
     if name not in means:
         return "not scored in each quarter"
     return ""

@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.db.engine import exclusive
 from ts_forecast.db.retry import in_transaction
-from ts_forecast.quarters import Quarter
 from ts_forecast.settings import Settings
 from ts_forecast.tables.experiment import Experiment, Run
 from ts_forecast.tracking.runs import lock_name

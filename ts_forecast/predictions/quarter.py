@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,9 @@ from ts_forecast.training.ensemble import combine, ensemble_fingerprint, load_we
 from ts_forecast.training.quarter import trained_model, training_fingerprint, training_history
 from ts_forecast.training.search import search_of
 from ts_forecast.training.trainer import load_fitted
+
+Inspection = Callable[[Session, pa.Table, Sequence[Model], Panel], None]
+"""Looks at the rows of a slice before they are published, and raises if they must not be."""
 
 # Raise it when the same models and data would give other rows.
 FORECASTING_CODE_VERSION = 1
@@ -74,14 +79,18 @@ def forecast_quarter(
     quarter: Quarter,
     *,
     force: bool = False,
+    inspect: Inspection | None = None,
 ) -> ForecastOutcome:
     """Forecast a quarter with its models and publish the slice; commits in transactions of its own.
 
     Nothing is computed where models, data and definition are those of the slice on record.
 
+    Args:
+        inspect: sees the new rows before any reader does.
+
     Raises:
-        PredictionError: a model of the quarter is missing, no forecast can be issued, or one is not
-            finite; readers still see the previous slice.
+        PredictionError: a model of the quarter is missing, no forecast can be issued, one is not
+            finite, or ``inspect`` raised it; readers still see the previous slice.
         PublishError: the slice could not be swapped in.
     """
     begun = time.monotonic()
@@ -105,6 +114,9 @@ def forecast_quarter(
     with tracked_run(engine, key, force=force) as run:
         if not run.reused:
             rows = _slice_rows(pipeline, models, panel, plan, issued)
+            if inspect is not None:
+                look = partial(_inspect, inspect, rows, models, panel)
+                in_transaction(engine, look, read_only=True)
             published = publish_slice(
                 engine, experiment_id=experiment, run_id=run.run_id, quarter=quarter, rows=rows
             )
@@ -140,6 +152,12 @@ def forecast_quarter(
         series=stored["series"],
         seconds=time.monotonic() - begun,
     )
+
+
+def _inspect(
+    inspect: Inspection, rows: pa.Table, models: list[Model], panel: Panel, session: Session
+) -> None:
+    inspect(session, rows, models, panel)
 
 
 def slice_is_current(
