@@ -13,7 +13,7 @@ import dagster as dg
 
 from assets.checks import check_outputs, evaluations
 from ts_forecast.checks.result import CheckResult
-from ts_forecast.errors import DatabaseError, TsForecastError
+from ts_forecast.errors import DatabaseError, StorageError, TsForecastError
 from ts_forecast.logs.context import bound
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
@@ -94,7 +94,7 @@ def for_each_quarter(
 def reason_in_one_line() -> Iterator[None]:
     """Turn our errors into a step failure whose description is the reason and the remedy.
 
-    Bad input is not retried: it would be as bad the next time. Database errors are.
+    Bad input is not retried: it would be as bad the next time. Errors of the database and of stores are.
     """
     try:
         yield
@@ -103,7 +103,7 @@ def reason_in_one_line() -> Iterator[None]:
         raise dg.Failure(
             description=" ".join(str(error).split()),
             metadata={"error": type(error).__name__, "remedy": error.remedy},
-            allow_retries=isinstance(error, DatabaseError),
+            allow_retries=isinstance(error, DatabaseError | StorageError),
         ) from error
     except Exception:
         _log.exception("A step failed for a reason that is not the data's")
