@@ -22,7 +22,7 @@ def check_specs(
     pipeline: Pipeline,
     asset_key: Sequence[str],
     names: Iterable[CheckName],
-    partitions: dg.PartitionsDefinition[str],
+    partitions: dg.PartitionsDefinition[str] | None,
 ) -> list[dg.AssetCheckSpec]:
     """Of the checks that the pipeline file does not leave out."""
     return [
@@ -38,9 +38,10 @@ def check_specs(
 
 
 def evaluations(
-    asset_key: dg.AssetKey, quarter: Quarter, results: Iterable[CheckResult]
+    asset_key: dg.AssetKey, quarter: Quarter | None, results: Iterable[CheckResult]
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """What was found of a quarter, for the event log."""
+    """What was found of a quarter, or of the asset as a whole, for the event log."""
+    where = {} if quarter is None else {"quarter": quarter.label}
     for result in results:
         texts = {name: v for name, v in result.figures.items() if isinstance(v, str)}
         is_blocking = KINDS[result.name].is_blocking
@@ -48,11 +49,11 @@ def evaluations(
             asset_key=asset_key,
             check_name=result.name,
             passed=result.passed,
-            description=f"{quarter.label}: {result.reason}",
-            metadata={"quarter": quarter.label, **texts, **numbers(result.figures)},
+            description=result.reason if quarter is None else f"{quarter.label}: {result.reason}",
+            metadata={**where, **texts, **numbers(result.figures)},
             severity=(dg.AssetCheckSeverity.ERROR if is_blocking else dg.AssetCheckSeverity.WARN),
             blocking=is_blocking,
-            partition=quarter.key,
+            partition=None if quarter is None else quarter.key,
         )
 
 

@@ -7,18 +7,27 @@ import dagster as dg
 import pandas as pd
 from sqlalchemy.orm import Session
 
-from assets.checks import check_specs
+from assets.checks import check_specs, evaluations
 from assets.metadata import column_schema, numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import history_plot
 from assets.step import ARRIVALS, StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
 from resources.postgres import Postgres
-from ts_forecast.checks.quarter import OF_DATASETS, OF_FEATURES, check_dataset, check_features
+from ts_forecast.arrivals.look import files_set_aside
+from ts_forecast.checks.quarter import (
+    OF_DATASETS,
+    OF_FEATURES,
+    OF_SOURCES,
+    check_dataset,
+    check_features,
+)
 from ts_forecast.checks.result import CheckResult
+from ts_forecast.checks.source import check_set_aside
 from ts_forecast.datasets.profile import profile_dataset, profile_table
 from ts_forecast.datasets.quarter import DatasetVersion, current_dataset, ingest_quarters
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatasetError
+from ts_forecast.object_cache import fetched
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.dataset import DatasetFeature
@@ -40,7 +49,10 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             f"{pipeline.description}"
         ).strip(),
         metadata={"dagster/column_schema": _canonical_schema(pipeline)},
-        check_specs=check_specs(pipeline, [pipeline.name, "datasets"], OF_DATASETS, partitions),
+        check_specs=[
+            *check_specs(pipeline, [pipeline.name, "datasets"], OF_SOURCES, None),
+            *check_specs(pipeline, [pipeline.name, "datasets"], OF_DATASETS, partitions),
+        ],
         **asset_attributes(pipeline),
     )
     def datasets(
@@ -64,6 +76,9 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
                 # What the sensor asks for rests on the files that it has judged.
                 only_accepted=ARRIVALS in context.run.tags,
             )
+            aside = files_set_aside(postgres.engine, postgres.settings, pipeline)
+        if "set_aside" not in pipeline.checks.skip:
+            yield from evaluations(context.asset_key, None, [check_set_aside(aside)])
         yield from for_each_quarter(
             context, quarters, lambda quarter: _dataset_metadata(quarter, versions[quarter]), check
         )
@@ -109,7 +124,7 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
 
 
 def _dataset_metadata(quarter: Quarter, version: DatasetVersion) -> dict[str, Any]:
-    frame = pd.read_parquet(version.path, columns=["unique_id", "ds", "y"])
+    frame = pd.read_parquet(fetched(version.path), columns=["unique_id", "ds", "y"])
     shown = frame["unique_id"].drop_duplicates().head(_PLOTTED_SERIES)
     return {
         "dagster/row_count": version.rows,

@@ -5,6 +5,7 @@ and a tick that says what was found.
 """
 
 import time
+from collections.abc import Iterator
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import (
@@ -16,10 +17,12 @@ from dagster._core.storage.tags import (
 )
 
 from assets.arrival_runs import WORK, busy_quarters, run_key
+from assets.checks import evaluations
 from assets.step import ARRIVALS
 from resources.postgres import Postgres
 from ts_forecast.arrivals.look import Look, Memory, look
 from ts_forecast.arrivals.plan import Request
+from ts_forecast.checks.source import check_set_aside
 from ts_forecast.pipeline import Pipeline
 
 # Of a run whose process was killed: the work is the same, so nobody would ask for it again.
@@ -50,13 +53,8 @@ def arrivals_sensor(
     def arrivals(
         context: dg.SensorEvaluationContext, postgres: dg.ResourceParam[Postgres]
     ) -> dg.SensorResult:
-        found = look(
-            postgres.engine,
-            postgres.settings,
-            pipeline,
-            Memory.parse(context.cursor),
-            now=time.time(),
-        )
+        memory = Memory.parse(context.cursor)
+        found = look(postgres.engine, postgres.settings, pipeline, memory, now=time.time())
         for line in found.arrived:
             context.log.info(line)
         for line in found.waiting:
@@ -73,9 +71,20 @@ def arrivals_sensor(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(_in_words(found)),
             cursor=found.memory.dump(),
+            asset_events=list(_check_of_the_source(pipeline, memory, found.memory)),
         )
 
     return arrivals
+
+
+def _check_of_the_source(
+    pipeline: Pipeline, before: Memory, after: Memory
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Told when it changes: a bad file alone makes no run that would tell it."""
+    if after.aside is None or after.aside == before.aside or "set_aside" in pipeline.checks.skip:
+        return
+    key = dg.AssetKey([pipeline.name, "datasets"])
+    yield from evaluations(key, None, [check_set_aside(after.aside)])
 
 
 def _run_request(pipeline: Pipeline, request: Request, key: str) -> dg.RunRequest:

@@ -13,7 +13,7 @@ import dagster as dg
 
 from assets.checks import check_outputs, evaluations
 from ts_forecast.checks.result import CheckResult, RefusedSliceError
-from ts_forecast.errors import DatabaseError, TsForecastError
+from ts_forecast.errors import DatabaseError, StorageError, TsForecastError
 from ts_forecast.logs.context import bound
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
@@ -99,13 +99,13 @@ def for_each_quarter(
 def reason_in_one_line() -> Iterator[None]:
     """Turn our errors into a step failure whose description is the reason and the remedy.
 
-    Bad input is not retried: it would be as bad the next time. Database errors are.
+    Bad input is not retried: it would be as bad the next time. Errors of the database and of stores are.
     """
     try:
         yield
     except TsForecastError as error:
         _log.error("%s", error, exc_info=error)
-        is_transient = isinstance(error, DatabaseError)
+        is_transient = isinstance(error, DatabaseError | StorageError)
         metadata = {"error": type(error).__name__, "remedy": error.remedy}
         raise dg.Failure(
             description=" ".join(str(error).split()),

@@ -67,7 +67,7 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
             }
             metadata |= {"accuracy": table(accuracy), **numbers(plotted)}
             report = write_report(postgres.engine, postgres.settings, pipeline, quarter)
-            metadata["report"] = dg.MetadataValue.path(report.path)
+            metadata["report"] = dg.MetadataValue.path(str(report.path))
             return metadata | numbers({"run_id": outcome.run_id})
 
         def check(quarter: Quarter) -> list[CheckResult]:

@@ -17,4 +17,5 @@ Where do I go to …?
 - find out what was computed from what: ``tracking``; stored files and versions: ``registry``
 - keep a deployment well, or forecast a file once: ``operations``
 - raise an error: ``errors``; write a file that is there whole or not: ``files``
+- name a place in a folder or an object store: ``places``; bring an object to this host: ``object_cache``
 """

@@ -12,6 +12,7 @@ from pydantic import Field
 from ts_forecast.pipeline_source import Strict
 
 CheckName = Literal[
+    "set_aside",
     "schema",
     "duplicates",
     "gaps",

@@ -100,6 +100,12 @@ class RegistryError(TsForecastError):
     exit_code = 4
 
 
+class StorageError(TsForecastError):
+    """A place outside of this host cannot be used, or does not answer; its content was not judged."""
+
+    exit_code = 5
+
+
 class DatabaseError(TsForecastError):
     """The database is unreachable, of another revision, or refused an operation."""
 

@@ -1,4 +1,4 @@
-"""The ``source`` of a pipeline file: where the history lies and what its columns are called.
+"""The ``source`` of a pipeline file: files or a query with the history, and what its columns are called.
 
 Schema only. The rest of the file is ``pipeline``; reading the files that are named here is ``datasets``.
 """
@@ -8,9 +8,22 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from ts_forecast.errors import StorageError
+from ts_forecast.places import is_url, place
 
 FileFormat = Literal["csv", "parquet", "json", "feather"]
+_REFERENCE = re.compile(r"env:[A-Za-z_]\w*|secret:[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
 
 
 class Strict(BaseModel):
@@ -33,7 +46,9 @@ class Strict(BaseModel):
 class StaticSource(Strict):
     """A second file with one row a series."""
 
-    files: str = Field(description="Path or glob of the static file, relative to DATA_DIR.")
+    files: str = Field(
+        description="Path or glob of the static file, relative to DATA_DIR, or a URL."
+    )
     id_column: str = "unique_id"
     format: FileFormat | None = Field(None, description="Default: by the file name's ending.")
 
@@ -69,12 +84,56 @@ def _check_pattern(value: str) -> str:
     return value
 
 
+class SqlSource(Strict):
+    """A query whose rows are the history."""
+
+    url: str = Field(
+        min_length=1,
+        description="env:NAME, a variable of the environment, or secret:NAME, a secret of "
+        "system_config, that holds a SQLAlchemy URL; or a URL without a password.",
+    )
+    query: str = Field(
+        min_length=1, description="SELECT of the whole history, the watermark among its columns."
+    )
+    watermark: str = Field(
+        min_length=1,
+        description="Column of the query that grows whenever a row is added or changed, e.g. "
+        "updated_at.",
+    )
+
+    @field_validator("query")
+    @classmethod
+    def _is_a_part_of_another(cls, value: str) -> str:
+        return value.strip().rstrip(";").rstrip()
+
+    # Of the whole, not of its key: messages quote what stands in a key.
+    @model_validator(mode="after")
+    def _hides_its_password(self) -> SqlSource:
+        if _REFERENCE.fullmatch(self.url):
+            return self
+        try:
+            url = make_url(self.url)
+        except (ArgumentError, ValueError):
+            raise ValueError(
+                "url: it is neither env:NAME nor secret:NAME nor a database URL"
+            ) from None
+        if url.password or any("pass" in key.lower() for key in url.query):
+            raise ValueError(
+                "url: no password belongs in a pipeline file; put the URL into a variable of the "
+                "environment, and its name here: env:NAME"
+            )
+        return self
+
+
 class Source(Strict):
     """Where the history lies and what its columns are called."""
 
     files: str | tuple[str, ...] = Field(
-        description="Paths or globs, relative to DATA_DIR; a later file name restates earlier rows."
+        (),
+        description="Paths or globs, relative to DATA_DIR, or URLs of an object store; a later file "
+        "name restates earlier rows.",
     )
+    sql: SqlSource | None = Field(None, description="Instead of files: a query.")
     format: FileFormat | None = Field(None, description="Default: by the file name's ending.")
     encoding: str = Field("utf-8", description="Of CSV and JSON files.")
     delimiter: str = Field(",", min_length=1, max_length=1, description="Of CSV files.")
@@ -103,6 +162,12 @@ class Source(Strict):
         patterns = list(value) if isinstance(value, list | tuple) else [value]
         if not patterns or not all(isinstance(item, str) and item for item in patterns):
             raise ValueError("a path or glob is wanted, or a list of them")
+        for pattern in patterns:
+            if is_url(str(pattern)):
+                try:
+                    place(str(pattern))
+                except StorageError as error:
+                    raise ValueError(str(error)) from None
         return value
 
     @field_validator("encoding")
@@ -125,6 +190,14 @@ class Source(Strict):
             if groups != 1:
                 raise ValueError(f"it must have exactly one group, it has {groups}")
         return value
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> Source:
+        if bool(self.files) == (self.sql is not None):
+            raise ValueError("either files or sql is wanted")
+        if self.sql is not None and self.as_of is not None:
+            raise ValueError("as_of is of files; a query has no name")
+        return self
 
     @property
     def patterns(self) -> tuple[str, ...]:

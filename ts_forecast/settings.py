@@ -17,8 +17,10 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
+from upath import UPath
 
-from ts_forecast.errors import SettingsError
+from ts_forecast.errors import SettingsError, StorageError
+from ts_forecast.places import Place, place
 
 _PREFIXES = ("DATABASE_", "TS_FORECAST_")
 _LONGEST_USER = 255
@@ -33,7 +35,7 @@ def _login_name() -> str:
 
 
 class Settings(BaseSettings):
-    """One deployment's settings. Paths are absolute; secrets never show in ``repr``.
+    """One deployment's settings. Paths are absolute, or URLs of a store; secrets never show in ``repr``.
 
     ``extra="forbid"`` covers ``.env``; ``load_settings`` also refuses misspelt ``DATABASE_*`` and
     ``TS_FORECAST_*`` variables of the environment.
@@ -58,9 +60,9 @@ class Settings(BaseSettings):
         description="The embedded server's data, Dagster's home and device locks.",
     )
     pipelines_dir: Path = Field(Path("pipelines"), validation_alias="TS_FORECAST_PIPELINES")
-    data_dir: Path = Field(Path("data"), description="raw, processed, interim and external files")
-    model_dir: Path = Field(Path("models"), description="fitted models: staging and production")
-    output_dir: Path = Field(Path("outputs"), description="reports, plots and one-shot results")
+    data_dir: Place = Field(Path("data"), description="raw, processed, interim and external files")
+    model_dir: Place = Field(Path("models"), description="fitted models: staging and production")
+    output_dir: Place = Field(Path("outputs"), description="reports, plots and one-shot results")
     log_dir: Path = Path("logs")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", description="From which level on log files hold a record."
@@ -178,10 +180,21 @@ class Settings(BaseSettings):
             raise ValueError("it must start with https:// or http://")
         return value
 
+    @field_validator("data_dir", "model_dir", "output_dir", mode="before")
+    @classmethod
+    def _find_place(cls, value: object) -> object:
+        try:
+            found = place(value) if isinstance(value, str) else value
+        except StorageError as error:
+            raise ValueError(str(error)) from None
+        if isinstance(found, UPath) and found.protocol == "memory":
+            raise ValueError("memory:// is of one process alone")
+        return found
+
     @field_validator("home", "pipelines_dir", "data_dir", "model_dir", "output_dir", "log_dir")
     @classmethod
-    def _make_absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _make_absolute(cls, value: Place) -> Place:
+        return value.expanduser().absolute() if isinstance(value, Path) else value
 
     @property
     def dagster_home(self) -> Path:
@@ -226,6 +239,12 @@ def load_settings(**overrides: object) -> Settings:
         raise SettingsError(
             f".env cannot be read: {type(error).__name__}.", remedy="Write it as UTF-8 text."
         ) from None
+
+
+def variable(name: str) -> SecretStr | None:
+    """A variable of the environment that a pipeline file names; None if it is unset or empty."""
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None
 
 
 def _aliased(model: type[BaseSettings]) -> list[tuple[str, FieldInfo]]:

@@ -266,3 +266,39 @@ def test_arrivals_sensor__live_or_not__runs_by_default_or_not(
     ]
 
     assert states == [dg.DefaultSensorStatus.RUNNING, dg.DefaultSensorStatus.STOPPED]
+
+
+def test_arrivals__bad_file__fails_the_check_of_the_source_until_it_is_mended(live: Live) -> None:
+    live.put("2023-1.csv", days("2023-01-01", "2023-03-31"))
+
+    def told() -> list[tuple[bool | None, str | None]]:
+        """What ticks say of the source; the runs between them are made."""
+        events = []
+        for _ in range(3):
+            result = live.tick()
+            events += list(result.asset_events)
+            for request in result.run_requests or ():
+                if (request.run_key or "").startswith("datasets"):
+                    live.run(request)
+        assert all(isinstance(event, dg.AssetCheckEvaluation) for event in events)
+        assert all((e.check_name, e.partition) == ("set_aside", None) for e in events)
+        return [(event.passed, event.description) for event in events]
+
+    good = told()
+    live.put("2023-2.csv", "unique_id,ds\na,2023-04-01\n")
+    bad = told()
+    quiet = told()
+    live.put("2023-3.csv", days("2023-04-01", "2023-04-30"))
+    goes_on = told()
+    key = dg.AssetCheckKey(dg.AssetKey(["shop", "datasets"]), "set_aside")
+    records = live.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    (live.settings.data_dir / "raw" / "2023-2.csv").unlink()
+    mended = told()
+
+    assert good == [(True, "no file of the source is set aside")]
+    assert [passed for passed, _ in bad] == [False] and quiet == []
+    assert "2023-2.csv: " in (bad[0][1] or "") and "no column 'y'" in (bad[0][1] or "")
+    # The run that took the good file found it too, and went on: it is a warning.
+    assert goes_on == [] and records[0].status.value == "FAILED"
+    assert live.news() == [("2023-Q1", DATA), ("2023-Q2", DATA)]
+    assert mended == [(True, "no file of the source is set aside")]

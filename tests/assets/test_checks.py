@@ -175,7 +175,8 @@ def test_check_specs__left_out__are_no_checks_of_the_asset(
     datasets = build_dataset_assets(problem.pipeline)[0]
     summaries = build_metric_summaries(problem.pipeline)
 
-    assert {key.name for key in datasets.check_keys} == {"schema", "duplicates", "freshness"}
+    kept = {"set_aside", "schema", "duplicates", "freshness"}
+    assert {key.name for key in datasets.check_keys} == kept
     assert {key.name for key in summaries.check_keys} == {"accuracy_decay"}
     blocking = {spec.name for spec in datasets.check_specs if spec.blocking}
     assert blocking == {"schema", "duplicates"}

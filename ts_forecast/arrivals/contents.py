@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from ts_forecast.datasets.quarter import quarter_frames, read_history, stored_name
 from ts_forecast.datasets.readers import read_static
+from ts_forecast.datasets.sql_rows import SourceItem
 from ts_forecast.datasets.store import file_name
 from ts_forecast.datasets.validation import History, QuarterReport, examine
-from ts_forecast.errors import SourceError, TsForecastError
+from ts_forecast.errors import SourceError, StorageError, TsForecastError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter, quarter_range
 from ts_forecast.settings import Settings
@@ -36,12 +36,18 @@ class Contents:
     problems: tuple[str, ...]
 
 
-def read_contents(settings: Settings, pipeline: Pipeline, paths: Sequence[Path]) -> Contents:
-    """What ingesting these files would store; a quarter that would be refused is a problem."""
+def read_contents(settings: Settings, pipeline: Pipeline, paths: Sequence[SourceItem]) -> Contents:
+    """What ingesting these files would store; a quarter that would be refused is a problem.
+
+    Raises:
+        StorageError: a store does not answer.
+    """
     try:
         history = read_history(paths, pipeline)
         static = read_static(pipeline, settings)
         reports, problems = _reports(history, pipeline)
+    except StorageError:
+        raise
     except TsForecastError as error:
         return Contents({}, (" ".join(str(error).split()),))
     parts = {

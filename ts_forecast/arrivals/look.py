@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -16,17 +15,17 @@ from sqlalchemy.orm import Session
 from ts_forecast.arrivals.contents import Contents, Parts, read_contents
 from ts_forecast.arrivals.plan import Request, make_plan
 from ts_forecast.arrivals.uploads import judge, record, record_touch
-from ts_forecast.arrivals.watching import Mark, Seen, is_settled, mark_of, present_files
+from ts_forecast.arrivals.watching import Seen, is_settled, pinned, present_files, stands_still
 from ts_forecast.datasets.set_aside import Standing, standings
 from ts_forecast.datasets.sources import RawFile, definition_hash
-from ts_forecast.datasets.store import file_sha256
 from ts_forecast.db.retry import in_transaction
-from ts_forecast.errors import TsForecastError
+from ts_forecast.errors import StorageError, TsForecastError
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import Mark
 from ts_forecast.quarters import Quarter
 from ts_forecast.settings import Settings
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,11 @@ class Memory:
     Attributes:
         marks: of the files, as they lay there.
         state: of the files and how they are read, to which ``contents`` belongs.
+        aside: reasons of the files that are set aside, by path; None if nobody has looked.
     """
 
-    marks: dict[Path, Mark] = field(default_factory=dict)
+    marks: dict[str, Mark] = field(default_factory=dict)
+    aside: dict[str, str] | None = None
     state: str = ""
     contents: Contents = Contents({}, ())
 
@@ -50,7 +51,8 @@ class Memory:
             return cls()
         parts: dict[Quarter, Parts] = {Quarter.parse(k): v for k, v in content["parts"].items()}
         return cls(
-            marks={Path(path): tuple(mark) for path, mark in content["marks"].items()},
+            marks={path: tuple(mark) for path, mark in content["marks"].items()},
+            aside=content["aside"],
             state=content["state"],
             contents=Contents(parts, tuple(content["problems"])),
         )
@@ -60,7 +62,8 @@ class Memory:
         return json.dumps(
             {
                 "version": _VERSION,
-                "marks": {str(path): mark for path, mark in self.marks.items()},
+                "marks": self.marks,
+                "aside": self.aside,
                 "state": self.state,
                 "parts": {quarter.key: parts for quarter, parts in self.contents.parts.items()},
                 "problems": self.contents.problems,
@@ -83,28 +86,60 @@ class Look:
     waiting: tuple[str, ...]
 
 
+def files_set_aside(engine: Engine, settings: Settings, pipeline: Pipeline) -> dict[str, str]:
+    """Reasons of the files of the source that are set aside as they lie there now, by path.
+
+    Raises:
+        StorageError: a store or database does not answer.
+    """
+    return _set_aside(present_files(pipeline, settings), _standings(engine, pipeline))
+
+
+def _set_aside(seen: list[Seen], known: dict[str, Standing]) -> dict[str, str]:
+    found = {}
+    for file in seen:
+        standing = known.get(str(file.path))
+        if standing is not None and standing.knows(file.mark) and standing.reason:
+            found[str(file.path)] = standing.reason
+    return found
+
+
 def look(
     engine: Engine, settings: Settings, pipeline: Pipeline, memory: Memory, *, now: float
 ) -> Look:
     """Look at the source, and say what it calls for; files that arrived are put on record.
 
+    A store that does not answer says nothing about its files: the look is broken off, and what it would
+    have remembered is forgotten.
+
     Args:
         now: seconds since the epoch, to tell a file's age.
     """
+    try:
+        return _look(engine, settings, pipeline, memory, now)
+    except StorageError as error:
+        return Look(memory, (), (), (" ".join(str(error).split()),))
+
+
+def _look(
+    engine: Engine, settings: Settings, pipeline: Pipeline, memory: Memory, now: float
+) -> Look:
     seen = present_files(pipeline, settings)
     known = _standings(engine, pipeline)
-    arrived, marks = [], {file.path: file.mark for file in seen}
-    for file in seen:
-        standing = known.get(file.path)
+    arrived, marks = [], {str(file.path): file.mark for file in seen}
+    for place, file in enumerate(seen):
+        standing = known.get(str(file.path))
         if standing is not None and standing.knows(file.mark):
             continue
         if not is_settled(file, memory.marks, now=now, settle_seconds=pipeline.settle_seconds):
             continue
-        verdict = _receive(engine, settings, pipeline, file, standing)
-        if verdict is None:
+        judged = _receive(engine, settings, pipeline, file, standing)
+        if judged is None:
             # It was written while it was read.
-            marks.pop(file.path)
+            marks.pop(str(file.path))
         else:
+            seen[place], verdict = judged
+            marks[str(file.path)] = seen[place].mark
             arrived.append(f"{file.path.name}: {verdict}")
     if arrived:
         known = _standings(engine, pipeline)
@@ -118,22 +153,23 @@ def look(
             paths = [file.path for file in good if not file.is_static]
             contents = read_contents(settings, pipeline, paths)
     elif not seen:
-        waiting.append(f"no file matches {', '.join(pipeline.source.patterns)} yet")
+        patterns = ", ".join(pipeline.source.patterns)
+        waiting.append(f"no file matches {patterns} yet" if patterns else "the query gives no row")
     is_usable = is_known and bool(contents.parts)
     plan = in_transaction(
         engine,
         lambda session: make_plan(session, pipeline, contents.parts, held, is_known=is_usable),
     )
     return Look(
-        memory=Memory(marks, state, contents),
+        memory=Memory(marks, _set_aside(seen, known), state, contents),
         requests=plan.requests,
         arrived=tuple(arrived),
         waiting=(*waiting, *contents.problems, *plan.waiting),
     )
 
 
-def _standings(engine: Engine, pipeline: Pipeline) -> dict[Path, Standing]:
-    def read(session: Session) -> dict[Path, Standing]:
+def _standings(engine: Engine, pipeline: Pipeline) -> dict[str, Standing]:
+    def read(session: Session) -> dict[str, Standing]:
         return standings(session, pipeline)
 
     return in_transaction(engine, read, read_only=True)
@@ -141,38 +177,39 @@ def _standings(engine: Engine, pipeline: Pipeline) -> dict[Path, Standing]:
 
 def _receive(
     engine: Engine, settings: Settings, pipeline: Pipeline, file: Seen, before: Standing | None
-) -> str | None:
+) -> tuple[Seen, str] | None:
     """Judge a file that stands still; what became of it, None if it did not stand still after all."""
     try:
-        sha256 = file_sha256(file.path)
+        file, sha256 = pinned(file)
         if before is not None and before.newest == sha256 and sha256 in before.contents:
-            if mark_of(file.path) != file.mark:
+            if not stands_still(file):
                 return None
             record_touch(engine, pipeline, file)
-            return "written again, with the same content"
+            return file, "written again, with the same content"
         verdict: tuple[Quarter, ...] | TsForecastError = judge(settings, pipeline, file)
     except FileNotFoundError:
         return None
+    except StorageError:
+        raise
     except TsForecastError as error:
         verdict = error
-    if mark_of(file.path) != file.mark:
+    if not stands_still(file):
         return None
     record(engine, settings, pipeline, file, sha256, verdict)
-    return f"rejected: {verdict}" if isinstance(verdict, TsForecastError) else "accepted"
+    is_bad = isinstance(verdict, TsForecastError)
+    return file, f"rejected: {verdict}" if is_bad else "accepted"
 
 
 def _sort(
-    seen: list[Seen], known: dict[Path, Standing]
+    seen: list[Seen], known: dict[str, Standing]
 ) -> tuple[list[RawFile], set[Quarter], list[str]]:
     """The files that may be read, the quarters of those that may not, and why they may not."""
     good, held, waiting = [], set(), []
     for file in seen:
-        standing = known.get(file.path)
+        standing = known.get(str(file.path))
         is_judged = standing is not None and standing.knows(file.mark)
         if standing is not None and is_judged and not standing.reason:
-            good.append(
-                RawFile(file.path, standing.newest, file.mark[0], file.mark[1], file.is_static)
-            )
+            good.append(RawFile(file.path, standing.newest, file.mark, file.is_static))
             continue
         if standing is not None:
             held |= set(standing.quarters)

@@ -6,7 +6,6 @@ What a record means for those who read the source is ``datasets.set_aside``.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pandas as pd
 from sqlalchemy import Engine, func, select
@@ -14,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.arrivals.watching import Seen
 from ts_forecast.datasets.readers import read_source, read_static
-from ts_forecast.datasets.sources import definition_hash
-from ts_forecast.datasets.tabular import file_format
+from ts_forecast.datasets.sources import definition_hash, format_of, size_of
+from ts_forecast.datasets.sql_rows import SourceItem
 from ts_forecast.datasets.validation import check_claim
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import SourceError, TsForecastError
@@ -34,6 +33,7 @@ def judge(settings: Settings, pipeline: Pipeline, file: Seen) -> tuple[Quarter, 
 
     Raises:
         SourceError: it is not; says why.
+        StorageError: it cannot be read now.
     """
     if file.is_static:
         read_static(pipeline, settings)
@@ -60,7 +60,7 @@ def record(
             experiment_id=ensure_experiment(session, pipeline),
             file_path=str(file.path),
             file_format=_format(file.path, pipeline),
-            file_size_bytes=file.mark[0],
+            file_size_bytes=size_of(file.path, file.mark),
             file_hash=sha256,
             status="accepted" if problem is None else "rejected",
             error_message=None if problem is None else " ".join(str(problem).split()),
@@ -120,8 +120,8 @@ def _touched(pipeline: Pipeline, frame: pd.DataFrame) -> tuple[Quarter, ...]:
     return tuple(sorted(touched))
 
 
-def _format(path: Path, pipeline: Pipeline) -> str | None:
+def _format(path: SourceItem, pipeline: Pipeline) -> str | None:
     try:
-        return file_format(path, pipeline.source.format)
+        return format_of(path, pipeline)
     except SourceError:
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +26,7 @@ from ts_forecast.datasets.store import load_frame
 from ts_forecast.errors import DatasetError, TrainingError
 from ts_forecast.evaluation.leaderboard import leaderboard, quarter_accuracy
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import place
 from ts_forecast.predictions.quarter import Inspection
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.training import Model
@@ -34,6 +34,7 @@ from ts_forecast.tracking.experiments import experiment_id
 from ts_forecast.tracking.runs import current_run
 from ts_forecast.training.quarter import trained_model, training_history
 
+OF_SOURCES: tuple[CheckName, ...] = ("set_aside",)
 OF_DATASETS: tuple[CheckName, ...] = ("schema", "duplicates", "gaps", "freshness")
 OF_FEATURES: tuple[CheckName, ...] = ("drift",)
 OF_MODELS: tuple[CheckName, ...] = ("leakage",)
@@ -179,7 +180,7 @@ def _frame(session: Session, pipeline: Pipeline, quarter: Quarter) -> pd.DataFra
             f"Pipeline {pipeline.name} has no dataset of {quarter.label}.",
             remedy=f"Materialize {pipeline.name}/datasets for {quarter.key} first.",
         )
-    return load_frame(Path(dataset.file_path), dataset.file_hash or "")
+    return load_frame(place(dataset.file_path), dataset.file_hash or "")
 
 
 def _wanted(pipeline: Pipeline, results: list[CheckResult]) -> list[CheckResult]:

@@ -66,6 +66,9 @@ class RefusedSliceError(PredictionError):
 
 
 KINDS: dict[CheckName, CheckKind] = {
+    "set_aside": CheckKind(
+        False, "No file of the source is set aside; of the source as it is, not of a quarter."
+    ),
     "schema": CheckKind(
         True, "The stored columns are those of the pipeline, on its grid, in the quarter, finite."
     ),

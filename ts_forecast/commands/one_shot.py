@@ -101,7 +101,9 @@ def run(
         columns=columns,
         models=names,
         horizons=steps,
-        output_dir=(output_dir or settings.output_dir / "runs" / path.stem).absolute(),
+        output_dir=output_dir.absolute()
+        if output_dir
+        else settings.output_dir / "runs" / path.stem,
         parameters={} if max_steps is None else {"max_steps": max_steps},
         levels=percents,
         seed=seed,

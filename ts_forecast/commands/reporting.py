@@ -20,6 +20,7 @@ def report(
     from ts_forecast.db.database import open_database
     from ts_forecast.errors import PipelineError
     from ts_forecast.files import write_whole
+    from ts_forecast.object_cache import fetched
     from ts_forecast.pipeline_file import load_pipelines
     from ts_forecast.quarters import Quarter
     from ts_forecast.reports.page import write_report
@@ -39,7 +40,7 @@ def report(
     finally:
         database.dispose()
     if output is not None:
-        write_whole(output.absolute(), lambda draft: _copy(stored.path, draft))
+        write_whole(output.absolute(), lambda draft: _copy(fetched(stored.path), draft))
     typer.echo(f"written: {output or stored.path} ({stored.size_bytes / 1024:.0f} kB)")
 
 

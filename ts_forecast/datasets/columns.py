@@ -6,7 +6,6 @@ Vectorized: a cell is looked at singly only to say what is wrong with it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +26,11 @@ class Origin:
     """Where a column came from, for messages.
 
     Attributes:
+        path: what its text names: a file, a URL, a query.
         first_row: number of the first data row in the file.
     """
 
-    path: Path
+    path: object
     column: str
     first_row: int
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.store import load_frame
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import place
 from ts_forecast.tables.dataset import Dataset, DatasetFeature
 
 _FEW = 20
@@ -25,11 +25,11 @@ def profile_dataset(session: Session, dataset: Dataset, pipeline: Pipeline) -> l
     Raises:
         DatasetError: its file is missing or damaged.
     """
-    frame = load_frame(Path(dataset.file_path), dataset.file_hash or "")
+    frame = load_frame(place(dataset.file_path), dataset.file_hash or "")
     rows = [_profile(frame, name, dataset.dataset_id, pipeline) for name in frame.columns]
     stored = (dataset.metadata_ or {}).get("companions", {}).get("static")
     if stored is not None:
-        static = load_frame(Path(stored["path"]), stored["sha256"])
+        static = load_frame(place(stored["path"]), stored["sha256"])
         rows += [
             _profile(static, name, dataset.dataset_id, pipeline)
             for name in static.columns

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -21,6 +20,7 @@ from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.readers import read_source, read_static, source_files
 from ts_forecast.datasets.set_aside import without_set_aside
 from ts_forecast.datasets.sources import RawFile, definition_hash, record_raw_files, survey
+from ts_forecast.datasets.sql_rows import SourceItem
 from ts_forecast.datasets.store import (
     StoredTable,
     load_frame,
@@ -33,6 +33,7 @@ from ts_forecast.db.engine import lock_in_transaction
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatasetError
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import Place, exists, place
 from ts_forecast.quarters import Quarter, quarter_range
 from ts_forecast.settings import Settings
 from ts_forecast.tables.dataset import Dataset
@@ -53,7 +54,7 @@ class DatasetVersion:
     version: str
     file_hash: str
     content_hash: str
-    path: Path
+    path: Place
     rows: int
     series: int
     changed: bool
@@ -84,6 +85,7 @@ def ingest_quarters(
     Raises:
         SourceError: a source file is wrong; names file, row and column. Or one that was set aside holds
             a quarter.
+        StorageError: a store does not answer.
         DatasetError: a quarter has no observation.
     """
     wanted = sorted(set(quarters))
@@ -151,7 +153,7 @@ def _standing(
     return found if len(found) == len(rows) else None
 
 
-def read_history(paths: Sequence[Path], pipeline: Pipeline) -> History:
+def read_history(paths: Sequence[SourceItem], pipeline: Pipeline) -> History:
     """The canonical rows of files, in the order of their names.
 
     Raises:
@@ -218,7 +220,7 @@ def _record(
     draft: _Draft,
     report: dict[str, int],
     files: Sequence[RawFile],
-    raw_ids: dict[Path, int],
+    raw_ids: dict[str, int],
     state: str,
 ) -> DatasetVersion:
     current = current_dataset(session, pipeline, quarter)
@@ -262,7 +264,7 @@ def _record(
         schema_definition=pipeline.exogenous.model_dump(mode="json"),
         missing_values_count=report["missing"] + report["missing_exogenous"],
         version=_next_version(current),
-        parent_dataset_id=current.dataset_id if current else raw_ids[main_files[-1].path],
+        parent_dataset_id=current.dataset_id if current else raw_ids[str(main_files[-1].path)],
         quarter_start=quarter.start.date(),
         metadata_=metadata,
     )
@@ -300,8 +302,8 @@ def stored_parts(row: Dataset) -> dict[str, str]:
     """Names of the files of a version, by part: they tell one content from another."""
     companions = (row.metadata_ or {}).get("companions", {})
     return {
-        "main": Path(row.file_path).name,
-        **{part: Path(table["path"]).name for part, table in companions.items()},
+        "main": place(row.file_path).name,
+        **{part: place(table["path"]).name for part, table in companions.items()},
     }
 
 
@@ -341,15 +343,15 @@ def load_panel(session: Session, pipeline: Pipeline, first: Quarter, last: Quart
                 "it were.",
                 remedy=f"Materialize {pipeline.name}/datasets for {quarter.key}.",
             )
-    files = [(Path(row.file_path), row.file_hash or "") for row in rows.values()]
+    files = [(place(row.file_path), row.file_hash or "") for row in rows.values()]
     companions = (list(rows.values())[-1].metadata_ or {}).get("companions", {})
     if "ahead" in companions and companions["ahead"]["rows"]:
         ahead = companions["ahead"]
-        files.append((Path(ahead["path"]), ahead["sha256"]))
+        files.append((place(ahead["path"]), ahead["sha256"]))
     static = None
     if "static" in companions:
         stored = companions["static"]
-        static = load_frame(Path(stored["path"]), stored["sha256"]).set_index("unique_id")
+        static = load_frame(place(stored["path"]), stored["sha256"]).set_index("unique_id")
     panel = Panel.from_frame(load_frames(files), pipeline, static)
     versions = tuple((row.dataset_id, row.file_hash or "") for row in rows.values())
     return replace(panel, datasets=versions)
@@ -358,7 +360,7 @@ def load_panel(session: Session, pipeline: Pipeline, first: Quarter, last: Quart
 def _is_current(row: Dataset, state: str) -> bool:
     metadata = row.metadata_ or {}
     paths = [row.file_path, *(c["path"] for c in metadata.get("companions", {}).values())]
-    return metadata.get("source_state") == state and all(Path(path).exists() for path in paths)
+    return metadata.get("source_state") == state and all(exists(place(path)) for path in paths)
 
 
 def _version(row: Dataset, *, changed: bool) -> DatasetVersion:
@@ -368,7 +370,7 @@ def _version(row: Dataset, *, changed: bool) -> DatasetVersion:
         version=row.version or "1.0.0",
         file_hash=row.file_hash or "",
         content_hash=metadata.get("content_hash", ""),
-        path=Path(row.file_path),
+        path=place(row.file_path),
         rows=row.num_rows or 0,
         series=row.num_time_series or 0,
         changed=changed,

@@ -1,4 +1,4 @@
-"""Reading a pipeline's source files into the canonical long form.
+"""Reading a pipeline's source, files or a query, into the canonical long form.
 
 ``unique_id, ds, y`` and the temporal exogenous columns. What is wrong within one file is refused here,
 with its row and column; what concerns all files together is ``validation``.
@@ -8,57 +8,83 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from ts_forecast.datasets.columns import LONGEST_ID, Origin, to_ids, to_numbers, to_timestamps
+from ts_forecast.datasets.sql_rows import SourceItem, SqlRows, sql_rows
 from ts_forecast.datasets.tabular import file_format, first_row_number, read_table
 from ts_forecast.errors import SourceError
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import Found, Mark, Place, is_url, matching
 from ts_forecast.settings import Settings
 
 
-def source_files(pipeline: Pipeline, settings: Settings) -> list[Path]:
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source, or its query.
+
+    Attributes:
+        mark: as ``places.Found.mark``, or ``SqlRows.poll``.
+    """
+
+    path: SourceItem
+    mark: Mark
+
+
+def source_files(pipeline: Pipeline, settings: Settings) -> list[SourceFile]:
     """The files of the pipeline's patterns, by name: a later name restates earlier rows.
 
     Raises:
-        SourceError: a pattern matches no file.
+        SourceError: a pattern matches no file, or a query gives no row.
+        StorageError: a store or database does not answer.
     """
-    found: set[Path] = set()
+    rows = sql_rows(pipeline, settings)
+    if rows is not None:
+        mark = rows.poll()
+        if not mark[0]:
+            raise SourceError(f"{rows}: the query of source.sql gives no row.")
+        return [SourceFile(rows, mark)]
+    found: dict[Place, Found] = {}
     for pattern in pipeline.source.patterns:
-        matches = matching_files(settings.data_dir, pattern)
+        matches = matching(settings.data_dir, pattern)
         if not matches:
             raise SourceError(
-                f"Pipeline {pipeline.name}: source.files: no file matches {pattern!r} "
-                f"in {settings.data_dir}.",
+                f"Pipeline {pipeline.name}: source.files: no file matches {pattern!r}"
+                f"{_where(settings, pattern)}.",
                 remedy="Put the files there, or set DATA_DIR.",
             )
-        found.update(matches)
-    return sorted(found, key=lambda path: (path.name, str(path)))
+        found |= {file.place: file for file in matches}
+    return [SourceFile(file.place, file.mark) for file in in_order(found.values())]
 
 
-def matching_files(folder: Path, pattern: str) -> list[Path]:
-    """The files of a path or glob, relative to the folder unless it is absolute."""
-    base, relative = folder, pattern
-    if Path(pattern).is_absolute():
-        base = Path(Path(pattern).anchor)
-        relative = str(Path(pattern).relative_to(base))
-    return [path for path in base.glob(relative) if path.is_file()]
+def in_order(files: Iterable[Found]) -> list[Found]:
+    """Files as they are read: by name, wherever they lie."""
+    return sorted(files, key=lambda file: (file.place.name, str(file.place)))
 
 
-def read_source(path: Path, pipeline: Pipeline) -> pd.DataFrame:
+def _where(settings: Settings, pattern: str) -> str:
+    return "" if is_url(pattern) else f" in {settings.data_dir}"
+
+
+def read_source(path: SourceItem, pipeline: Pipeline) -> pd.DataFrame:
     """One file in the canonical form, in the file's order.
 
     Raises:
         SourceError: names file, row and column.
+        StorageError: a store or database does not answer.
     """
     source = pipeline.source
-    kind = file_format(path, source.format)
-    table = read_table(path, kind=kind, encoding=source.encoding, delimiter=source.delimiter)
-    first_row = first_row_number(kind)
+    if isinstance(path, SqlRows):
+        table, first_row = path.snapshot.table, 1
+    else:
+        kind = file_format(path, source.format)
+        table = read_table(path, kind=kind, encoding=source.encoding, delimiter=source.delimiter)
+        first_row = first_row_number(kind)
     _need(path, table, [source.time_column], "source.time_column")
     ds = to_timestamps(
         table[source.time_column],
@@ -75,7 +101,7 @@ def read_source(path: Path, pipeline: Pipeline) -> pd.DataFrame:
 
 
 def _read_long(
-    path: Path, pipeline: Pipeline, table: pa.Table, ds: pd.DatetimeIndex, first_row: int
+    path: SourceItem, pipeline: Pipeline, table: pa.Table, ds: pd.DatetimeIndex, first_row: int
 ) -> pd.DataFrame:
     source = pipeline.source
     _need(path, table, [source.target_column], "source.target_column")
@@ -94,7 +120,7 @@ def _read_long(
 
 
 def _read_wide(
-    path: Path, pipeline: Pipeline, table: pa.Table, ds: pd.DatetimeIndex, first_row: int
+    path: SourceItem, pipeline: Pipeline, table: pa.Table, ds: pd.DatetimeIndex, first_row: int
 ) -> pd.DataFrame:
     wide = pipeline.source.wide
     assert wide is not None
@@ -178,13 +204,13 @@ def read_static(pipeline: Pipeline, settings: Settings) -> pd.DataFrame | None:
     names = list(pipeline.exogenous.static)
     if source is None or not names:
         return None
-    matches = matching_files(settings.data_dir, source.files)
+    matches = matching(settings.data_dir, source.files)
     if len(matches) != 1:
         raise SourceError(
             f"Pipeline {pipeline.name}: source.static.files: {len(matches)} files match "
-            f"{source.files!r} in {settings.data_dir}; one is needed."
+            f"{source.files!r}{_where(settings, source.files)}; one is needed."
         )
-    path = matches[0]
+    path = matches[0].place
     kind = file_format(path, source.format)
     table = read_table(path, kind=kind, encoding=pipeline.source.encoding)
     first_row = first_row_number(kind)
@@ -204,7 +230,7 @@ def read_static(pipeline: Pipeline, settings: Settings) -> pd.DataFrame | None:
     return pd.DataFrame(columns, index=pd.Index(ids, name="unique_id")).sort_index()
 
 
-def _need(path: Path, table: pa.Table, columns: list[str], key: str) -> None:
+def _need(path: SourceItem, table: pa.Table, columns: list[str], key: str) -> None:
     for column in columns:
         if column not in table.column_names:
             lower = {name.lower(): name for name in table.column_names}
@@ -223,7 +249,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _check_grid(
-    path: Path, pipeline: Pipeline, ds: pd.DatetimeIndex, table: pa.Table, first_row: int
+    path: SourceItem, pipeline: Pipeline, ds: pd.DatetimeIndex, table: pa.Table, first_row: int
 ) -> None:
     off = ~pipeline.grid.on_grid(ds)
     if off.any():
@@ -235,7 +261,7 @@ def _check_grid(
         )
 
 
-def _check_twins(path: Path, frame: pd.DataFrame, file_rows: int, first_row: int) -> None:
+def _check_twins(path: SourceItem, frame: pd.DataFrame, file_rows: int, first_row: int) -> None:
     twins = frame.duplicated(["unique_id", "ds"], keep="first").to_numpy()
     if not twins.any():
         return

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.sources import RawFile, definition_hash
+from ts_forecast.datasets.sql_rows import SqlRows
 from ts_forecast.errors import SourceError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
@@ -29,7 +29,7 @@ class Standing:
         contents: status of each content, by its SHA-256; only what was judged by the present
             definition of the source counts.
         newest: SHA-256 of the content that was judged last.
-        mark: size, time and inode of the file when it was.
+        mark: of the file when it was, as ``places.Found.mark``.
         reason: why the newest was rejected; empty if it was not.
         quarters: that the last accepted content bears on; empty if none was ever accepted.
     """
@@ -45,7 +45,7 @@ class Standing:
         return self.mark == mark and self.newest in self.contents
 
 
-def standings(session: Session, pipeline: Pipeline) -> dict[Path, Standing]:
+def standings(session: Session, pipeline: Pipeline) -> dict[str, Standing]:
     """What the sensor has found of each path of the pipeline, those that are gone included."""
     uploads = session.scalars(
         select(Upload)
@@ -58,9 +58,9 @@ def standings(session: Session, pipeline: Pipeline) -> dict[Path, Standing]:
         .order_by(Upload.finished_at, Upload.upload_id)
     )
     definition = definition_hash(pipeline, [])
-    found: dict[Path, Standing] = {}
+    found: dict[str, Standing] = {}
     for upload in uploads:
-        path, metadata = Path(upload.file_path), upload.metadata_ or {}
+        path, metadata = upload.file_path, upload.metadata_ or {}
         before = found.get(path, Standing())
         contents = {**before.contents}
         contents.pop(upload.file_hash or "", None)
@@ -102,9 +102,11 @@ def without_set_aside(
     known = standings(session, pipeline)
     used, aside = [], []
     for file in files:
-        standing = known.get(file.path, Standing())
+        standing = known.get(str(file.path), Standing())
         status = standing.contents.get(file.sha256)
-        if status == "accepted" or (status is None and not only_accepted):
+        # A database shows no half-written rows.
+        is_whole = not only_accepted or isinstance(file.path, SqlRows)
+        if status == "accepted" or (status is None and is_whole):
             used.append(file)
             continue
         held = sorted({*standing.quarters} & {*quarters})

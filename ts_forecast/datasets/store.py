@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 
 from ts_forecast.errors import DatasetError
 from ts_forecast.files import write_whole
+from ts_forecast.object_cache import fetched
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import Place, exists
 from ts_forecast.settings import Settings
 
 _NAME_LENGTH = 12
@@ -34,14 +36,14 @@ class StoredTable:
         file_hash: SHA-256 of the file's bytes.
     """
 
-    path: Path
+    path: Place
     content_hash: str
     file_hash: str
     size_bytes: int
     rows: int
 
 
-def processed_folder(settings: Settings, pipeline: Pipeline) -> Path:
+def processed_folder(settings: Settings, pipeline: Pipeline) -> Place:
     """Where a pipeline's canonical files lie."""
     return settings.data_dir / "processed" / pipeline.name
 
@@ -55,7 +57,7 @@ def _file_name(name: str, content_hash: str) -> str:
     return f"{name}.{content_hash[:_NAME_LENGTH]}.parquet"
 
 
-def store_frame(folder: Path, name: str, frame: pd.DataFrame) -> StoredTable:
+def store_frame(folder: Place, name: str, frame: pd.DataFrame) -> StoredTable:
     """Store a frame as ``<name>.<hash>.parquet``.
 
     A file of that content is left as it is; a damaged one of that name is written again.
@@ -74,12 +76,12 @@ def store_frame(folder: Path, name: str, frame: pd.DataFrame) -> StoredTable:
         path=path,
         content_hash=content_hash,
         file_hash=file_sha256(path),
-        size_bytes=path.stat().st_size,
+        size_bytes=fetched(path).stat().st_size,
         rows=table.num_rows,
     )
 
 
-def load_frame(path: Path, file_hash: str) -> pd.DataFrame:
+def load_frame(path: Place, file_hash: str) -> pd.DataFrame:
     """A stored frame.
 
     Raises:
@@ -88,7 +90,7 @@ def load_frame(path: Path, file_hash: str) -> pd.DataFrame:
     return _load(path, file_hash).to_pandas()
 
 
-def load_frames(files: Sequence[tuple[Path, str]]) -> pd.DataFrame:
+def load_frames(files: Sequence[tuple[Place, str]]) -> pd.DataFrame:
     """Stored frames, one below the other; ``unique_id`` is categorical.
 
     A column that a file lacks is empty there. Names are numbers until they are shown, so that ten
@@ -101,32 +103,33 @@ def load_frames(files: Sequence[tuple[Path, str]]) -> pd.DataFrame:
     return pa.concat_tables(tables, promote_options="default").unify_dictionaries().to_pandas()
 
 
-def _load(path: Path, file_hash: str, dictionary: Sequence[str] = ()) -> pa.Table:
+def _load(path: Place, file_hash: str, dictionary: Sequence[str] = ()) -> pa.Table:
     """A stored table.
 
     Raises:
         DatasetError: the file is missing or not what its row says.
     """
     try:
-        stat = path.stat()
+        local = fetched(path)
+        stat = local.stat()
     except OSError:
         raise DatasetError(
             f"The dataset file {path} is missing.",
             remedy="Materialize its quarter of datasets again.",
         ) from None
-    if _hash_of(path, stat.st_size, stat.st_mtime_ns) != file_hash:
+    if _hash_of(local, stat.st_size, stat.st_mtime_ns) != file_hash:
         raise DatasetError(
             f"The dataset file {path} is not what was stored: its SHA-256 differs from the row's.",
             remedy="Delete it and materialize its quarter of datasets again.",
         )
-    return pq.read_table(path, read_dictionary=list(dictionary))
+    return pq.read_table(local, read_dictionary=list(dictionary))
 
 
-def _holds(path: Path, content_hash: str) -> bool:
-    if not path.exists():
+def _holds(path: Place, content_hash: str) -> bool:
+    if not exists(path):
         return False
     try:
-        return hash_table(pq.read_table(path)) == content_hash
+        return hash_table(pq.read_table(fetched(path))) == content_hash
     except (pa.ArrowException, OSError):
         return False
 
@@ -156,10 +159,16 @@ def _joined(column: pa.StringArray) -> memoryview:
     return memoryview(content)[begin : end - 1]
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, remembered while its size and time stand."""
-    stat = path.stat()
-    return _hash_of(path, stat.st_size, stat.st_mtime_ns)
+def file_sha256(path: Place) -> str:
+    """SHA-256 of a file's bytes, remembered while its size and time stand.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        StorageError: the store that it lies in does not answer.
+    """
+    local = fetched(path)
+    stat = local.stat()
+    return _hash_of(local, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)

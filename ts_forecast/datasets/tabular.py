@@ -17,7 +17,9 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from ts_forecast.errors import SourceError
+from ts_forecast.object_cache import fetched
 from ts_forecast.pipeline_source import FileFormat
+from ts_forecast.places import Place
 
 _SUFFIXES: dict[str, FileFormat] = {
     ".csv": "csv",
@@ -32,7 +34,7 @@ _SUFFIXES: dict[str, FileFormat] = {
 }
 
 
-def file_format(path: Path, given: FileFormat | None) -> FileFormat:
+def file_format(path: Place, given: FileFormat | None) -> FileFormat:
     """The format that was given, or that of the file name's ending.
 
     Raises:
@@ -53,7 +55,7 @@ def first_row_number(kind: FileFormat) -> int:
 
 
 def read_table(
-    path: Path,
+    path: Place,
     *,
     kind: FileFormat,
     encoding: str = "utf-8",
@@ -64,20 +66,25 @@ def read_table(
     Raises:
         SourceError: it is missing, empty, truncated, not of the format or of another encoding, or two
             columns have the same name.
+        StorageError: the store that it lies in does not answer.
     """
-    if not path.is_file():
+    try:
+        local = fetched(path)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: there is no such object.") from None
+    if not local.is_file():
         raise SourceError(f"{path}: there is no such file.")
-    if path.stat().st_size == 0:
+    if local.stat().st_size == 0:
         raise SourceError(f"{path}: the file is empty.", remedy="Write it again; nothing was read.")
     try:
         if kind == "csv":
-            table = _read_csv(path, encoding, delimiter)
+            table = _read_csv(local, encoding, delimiter)
         elif kind == "json":
-            table = _read_json(path, encoding)
+            table = _read_json(local, encoding)
         elif kind == "parquet":
-            table = pq.read_table(path)
+            table = pq.read_table(local)
         else:
-            table = pa_feather.read_table(path)
+            table = pa_feather.read_table(local)
     except UnicodeDecodeError as error:
         raise _wrong_encoding(path, encoding, error) from error
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, ValueError) as error:
@@ -141,7 +148,7 @@ def _inferred(values: list[object]) -> pa.Array:
         )
 
 
-def _wrong_encoding(path: Path, encoding: str, error: Exception) -> SourceError:
+def _wrong_encoding(path: Place, encoding: str, error: Exception) -> SourceError:
     return SourceError(
         f"{path}: this is not {encoding}: {' '.join(str(error).split())}.",
         remedy="Set `encoding` in the pipeline file, or write the file as UTF-8.",

@@ -6,17 +6,18 @@ Pure: frames in, one frame and its counts out, or a refusal. Each file alone was
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ts_forecast.datasets.panel import Panel
+from ts_forecast.datasets.sql_rows import SourceItem, SqlRows
 from ts_forecast.errors import SourceError
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import mark_of
 from ts_forecast.quarters import Quarter
 
 _FURTHEST_AHEAD = pd.Timedelta(hours=14)
@@ -37,7 +38,7 @@ class History:
     outside: int
 
 
-def check_claim(path: Path, frame: pd.DataFrame, pipeline: Pipeline) -> None:
+def check_claim(path: SourceItem, frame: pd.DataFrame, pipeline: Pipeline) -> None:
     """Refuse observations later than the file can know.
 
     The claim is the date that ``source.as_of`` finds in the file's name (its whole day), or else the
@@ -48,8 +49,7 @@ def check_claim(path: Path, frame: pd.DataFrame, pipeline: Pipeline) -> None:
     """
     pattern = pipeline.source.as_of
     if pattern is None:
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        clock = pd.Timestamp(written).tz_localize(None)
+        clock = _written_at(path)
         limit: pd.Timestamp | None = clock + _FURTHEST_AHEAD
         what = f"was last written at {clock:%Y-%m-%d %H:%M} UTC"
     else:
@@ -78,6 +78,14 @@ def check_claim(path: Path, frame: pd.DataFrame, pipeline: Pipeline) -> None:
             f"({int(late.sum())} such rows in all).",
             remedy="Leave the target empty in rows that only carry values known ahead.",
         )
+
+
+def _written_at(path: SourceItem) -> pd.Timestamp:
+    """When a file was last written, in UTC; now, if its store does not tell, and of a query."""
+    mark = (0, 0) if isinstance(path, SqlRows) else mark_of(path)
+    if mark is None:
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    return pd.Timestamp(mark[1] or time.time_ns())
 
 
 def merge(frames: Sequence[pd.DataFrame], pipeline: Pipeline) -> History:

@@ -6,7 +6,6 @@ Only standing results are read; what a later run superseded stays in the tables 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -101,8 +100,7 @@ def worst_series(
             Artifact.run_id == run.run_id, Artifact.artifact_name == ARTIFACT_NAME
         )
     ).scalar_one()
-    verify_artifact(artifact)
-    scores = pd.read_parquet(Path(artifact.artifact_path))
+    scores = pd.read_parquet(verify_artifact(artifact).local)
     models = sorted(scores["model"].unique())
     if metric not in scores.columns or (model is not None and model not in models):
         measured = list(scores.columns[5:])

@@ -22,9 +22,11 @@ from ts_forecast.evaluation.scoring import ALL, metric_names, score_model, seaso
 from ts_forecast.evaluation.scoring import horizon_buckets as buckets_of
 from ts_forecast.evaluation.summary import summarize
 from ts_forecast.pipeline import Pipeline
+from ts_forecast.places import Place, place
 from ts_forecast.predictions.slice import read_slice, slice_version
 from ts_forecast.quarters import Quarter
-from ts_forecast.registry.artifacts import ArtifactStore, StoredArtifact, record_artifact
+from ts_forecast.registry.artifact_content import StoredArtifact
+from ts_forecast.registry.artifacts import ArtifactStore, record_artifact
 from ts_forecast.settings import Settings
 from ts_forecast.tables.evaluation import MetricSummary
 from ts_forecast.tables.experiment import Run
@@ -64,7 +66,7 @@ class ScoreOutcome:
     metrics: int
     summaries: int
     series: int
-    path: Path | None
+    path: Place | None
     note: str
 
 
@@ -361,6 +363,6 @@ def _outcome(engine: Engine, run: OpenRun, quarter: Quarter) -> ScoreOutcome:
         metrics=recorded["metrics"],
         summaries=recorded["summaries"],
         series=recorded["series"],
-        path=Path(recorded["path"]),
+        path=place(recorded["path"]),
         note=f"{quarter.label}: {recorded['series']} series scored.",
     )

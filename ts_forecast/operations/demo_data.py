@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ts_forecast.errors import SettingsError
 from ts_forecast.files import write_whole
+from ts_forecast.places import Place, exists
 from ts_forecast.settings import Settings
 
 DEMO_PIPELINE = "air_passengers"
@@ -29,14 +30,14 @@ def demo_pipelines() -> Path:
     return folder
 
 
-def write_demo_data(settings: Settings) -> Path:
+def write_demo_data(settings: Settings) -> Place:
     """Write ``raw/air_passengers.csv`` if it is not there; its path.
 
     ``neuralforecast.utils.AirPassengersPanel``: the monthly totals of 1949 to 1960 (Airline1), and the
     same shifted by 300 (Airline2), which the library uses to show panels.
     """
     path = settings.data_dir / "raw" / "air_passengers.csv"
-    if not path.exists():
+    if not exists(path):
         from neuralforecast.utils import AirPassengersPanel
 
         columns = AirPassengersPanel[["unique_id", "ds", "y"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import shutil
 import socket
 import subprocess
@@ -14,7 +15,11 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from upath import UPath
+
+from ts_forecast.errors import StorageError
 from ts_forecast.operations.findings import Finding, judged
+from ts_forecast.places import reaching
 from ts_forecast.settings import Settings
 
 _OLDEST_PYTHON = (3, 11)
@@ -124,7 +129,7 @@ def check_host(settings: Settings) -> list[Finding]:
 
 
 def check_folders(settings: Settings) -> list[Finding]:
-    """Whether every folder can be written, and has room."""
+    """Whether every folder and store can be written, and folders have room."""
     folders = {
         "TS_FORECAST_HOME": settings.home,
         "Dagster's home": settings.dagster_home,
@@ -133,7 +138,23 @@ def check_folders(settings: Settings) -> list[Finding]:
         "OUTPUT_DIR": settings.output_dir,
         "LOG_DIR": settings.log_dir,
     }
-    return [_check_folder(name, folder) for name, folder in folders.items()]
+    return [
+        _check_store(name, folder) if isinstance(folder, UPath) else _check_folder(name, folder)
+        for name, folder in folders.items()
+    ]
+
+
+def _check_store(name: str, folder: UPath) -> Finding:
+    probe = folder / f".probe-{secrets.token_hex(4)}"
+    try:
+        with reaching(folder):
+            probe.fs.pipe_file(probe.path, b"ts-forecast doctor")
+            probe.fs.rm_file(probe.path)
+    except StorageError as error:
+        return Finding(name, "error", error.problem, error.remedy)
+    except FileNotFoundError:
+        return Finding(name, "error", f"{folder}: there is no such bucket", "Create the bucket.")
+    return Finding(name, "ok", f"{folder} can be written")
 
 
 def _check_folder(name: str, folder: Path) -> Finding:

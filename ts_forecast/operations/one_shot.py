@@ -33,6 +33,7 @@ from ts_forecast.operations.forecast_rows import by_quarter, forecast_frame, mea
 from ts_forecast.operations.one_shot_models import RecordedModel, recorded_model
 from ts_forecast.pipeline import Missing, Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
+from ts_forecast.places import Place
 from ts_forecast.predictions.rolling import forecast_pairs
 from ts_forecast.predictions.slice import publish_slice
 from ts_forecast.quarters import Quarter
@@ -59,7 +60,7 @@ class Request:
     columns: Columns
     models: tuple[str, ...]
     horizons: tuple[int, ...]
-    output_dir: Path
+    output_dir: Place
     parameters: dict[str, Any] = field(default_factory=dict)
     levels: tuple[int, ...] = ()
     seed: int = 1
@@ -107,7 +108,7 @@ class OneShot:
 
     predictions: pd.DataFrame
     metrics: pd.DataFrame
-    files: tuple[Path, ...]
+    files: tuple[Place, ...]
     reused: int
     missing: int
 
@@ -290,7 +291,7 @@ def _is_neural(name: str) -> bool:
     return name in catalogue() and catalogue()[name].is_neural
 
 
-def _write(folder: Path, predictions: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Path, ...]:
+def _write(folder: Place, predictions: pd.DataFrame, metrics: pd.DataFrame) -> tuple[Place, ...]:
     writers: dict[str, Callable[[Path], None]] = {
         "predictions.parquet": lambda draft: predictions.to_parquet(draft, index=False),
         "predictions.csv": lambda draft: predictions.to_csv(draft, index=False),

@@ -15,6 +15,7 @@ from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DeviceError
 from ts_forecast.evaluation.calibration import calibrate
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.places import place
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import ArtifactStore, record_artifact, verify
 from ts_forecast.search.trials import choose_parameters
@@ -109,8 +110,7 @@ def recorded_model(
     query = select(Model).where(Model.run_id == run.run_id)
     model = in_transaction(engine, lambda session: session.scalars(query).one(), read_only=True)
     sha256 = (model.metadata_ or {})["sha256"]
-    folder = Path(model.model_file_path)
-    verify(folder, sha256)
+    folder = verify(place(model.model_file_path), sha256).local
     fitted = load_fitted(folder, spec.chosen(model.hyperparameters))
     return RecordedModel(model.model_id, sha256, fitted, reused=True)
 

@@ -15,7 +15,7 @@ def check_pipeline_file(path: Path, settings: Settings) -> str | None:
     try:
         pipeline = load_pipeline(path)
         for file in source_files(pipeline, settings):
-            read_source(file, pipeline)
+            read_source(file.path, pipeline)
         read_static(pipeline, settings)
     except TsForecastError as error:
         return " ".join(str(error).split())

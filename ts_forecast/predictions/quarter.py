@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from ts_forecast.datasets.quarter import load_panel, stored_companions
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.places import place
 from ts_forecast.predictions.rolling import forecast_pairs, with_calibration
 from ts_forecast.predictions.slice import PREDICTION_SCHEMA, Published, publish_slice
 from ts_forecast.quarters import Quarter
@@ -289,15 +289,14 @@ def _slice_rows(
     tables: dict[str, pa.Table] = {}
     for spec in sorted(pipeline.models, key=lambda spec: spec.ensemble is not None):
         model = by_name[spec.name]
-        folder = Path(model.model_file_path)
-        verify(folder, (model.metadata_ or {})["sha256"])
+        stored = verify(place(model.model_file_path), (model.metadata_ or {})["sha256"])
         if spec.ensemble is not None:
-            outputs = combine(spec, load_weights(folder), kept)
-            calibration = load_calibration(folder)
+            outputs = combine(spec, load_weights(stored.local), kept)
+            calibration = load_calibration(stored.local)
             if calibration is not None:
                 outputs = with_calibration(calibration, pipeline, spec.name, panel, issued, outputs)
         else:
-            fitted = load_fitted(folder, spec.chosen(model.hyperparameters))
+            fitted = load_fitted(stored.local, spec.chosen(model.hyperparameters))
             outputs = forecast_pairs(fitted, pipeline, panel, issued)
         if spec.name in wanted:
             kept[spec.name] = outputs

@@ -8,7 +8,6 @@ folder removes it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -17,38 +16,27 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from sqlalchemy.orm import Session
+from upath import UPath
 
 from ts_forecast.errors import ArtifactError
+from ts_forecast.object_cache import remove_tree
+from ts_forecast.places import Place, place, storage_type
+from ts_forecast.registry.artifact_content import StoredArtifact, describe
+from ts_forecast.registry.object_artifacts import (
+    SUFFIX_LENGTH,
+    fetched_artifact,
+    publish_objects,
+)
 from ts_forecast.settings import Settings
 from ts_forecast.tables.registry import Artifact
 
-_SUFFIX_LENGTH = 12
 # A draft of another host cannot be asked whether its writer lives.
 _FOREIGN_DRAFT_SECONDS = 7 * 86_400
 _DRAFT = re.compile(r"^\.draft-(?P<host>[^.]*)\.(?P<pid>\d+)\.(?P<born>\d+)\.[0-9a-f]{8}$")
-
-
-@dataclass(frozen=True)
-class StoredArtifact:
-    """A stored file or folder.
-
-    Attributes:
-        path: where it lies; not always the target that was asked for, see ``ArtifactStore``.
-        sha256: of a file, of its bytes; of a folder, of the lines ``<sha256>  <name>`` of its
-            files, sorted by name.
-        size_bytes: of all files together.
-        files: SHA-256 of each file by its relative POSIX name; of a file, its own name.
-    """
-
-    path: Path
-    sha256: str
-    size_bytes: int
-    files: Mapping[str, str]
 
 
 class ArtifactStore:
@@ -59,14 +47,15 @@ class ArtifactStore:
         - writing the same content to the same target twice gives the same path
         - other content for a taken target is published beside it, as ``<target>-<sha256[:12]>``:
           what a row refers to is never replaced (a forced repetition on a GPU differs in its last
-          bits; a damaged folder is healed by computing it again)
+          bits; a damaged folder is healed by computing it again); in an object store all content is
+          published under such a name
 
     Args:
         settings: gives the default root, ``model_dir``.
         root: another folder of the deployment, ``settings.output_dir`` say.
     """
 
-    def __init__(self, settings: Settings, *, root: Path | None = None) -> None:
+    def __init__(self, settings: Settings, *, root: Place | None = None) -> None:
         self.root = root if root is not None else settings.model_dir
 
     def write_directory(self, target: Path, write: Callable[[Path], None]) -> StoredArtifact:
@@ -98,6 +87,8 @@ class ArtifactStore:
 
     def _publish(self, target: Path, fill: Callable[[Path], None]) -> StoredArtifact:
         place = self._resolve(target)
+        if isinstance(place, UPath):
+            return publish_objects(place, fill)
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_drafts(place.parent)
         draft = place.parent / _draft_name()
@@ -108,7 +99,7 @@ class ArtifactStore:
                 raise ArtifactError(f"Nothing was written for {place}.")
             _sync_tree(draft)
             beside = place.with_name(
-                f"{place.stem}-{described.sha256[:_SUFFIX_LENGTH]}{place.suffix}"
+                f"{place.stem}-{described.sha256[:SUFFIX_LENGTH]}{place.suffix}"
             )
             for candidate in (place, beside):
                 if _moved(draft, candidate) or _holds(candidate, described.sha256):
@@ -121,57 +112,43 @@ class ArtifactStore:
             remedy="Move it away and materialize again.",
         )
 
-    def _resolve(self, target: Path) -> Path:
-        place = Path(os.path.normpath(self.root / target))
-        if not place.is_relative_to(self.root) or place == self.root:
+    def _resolve(self, target: Path) -> Place:
+        normal = Path(os.path.normpath(target))
+        if normal.is_absolute() or normal.parts[:1] in ((), ("..",)):
             raise ArtifactError(
                 f"{target} is no path below {self.root}.", remedy="Give a relative path."
             )
-        return place
+        return self.root / normal.as_posix()
 
 
-def describe(path: Path) -> StoredArtifact:
-    """Hashes and size of a file or folder.
-
-    Raises:
-        ArtifactError: there is nothing at the path.
-    """
-    if path.is_file():
-        sha256 = _file_hash(path)
-        return StoredArtifact(path, sha256, path.stat().st_size, {path.name: sha256})
-    if not path.is_dir():
-        raise ArtifactError(
-            f"There is nothing at {path}.",
-            remedy="Restore it from a backup, or materialize it again with force.",
-        )
-    found = {item.relative_to(path).as_posix(): item for item in path.rglob("*") if item.is_file()}
-    files = {name: _file_hash(found[name]) for name in sorted(found)}
-    listing = "".join(f"{sha256}  {name}\n" for name, sha256 in files.items())
-    size = sum(item.stat().st_size for item in found.values())
-    return StoredArtifact(path, hashlib.sha256(listing.encode()).hexdigest(), size, files)
-
-
-def verify(path: Path, sha256: str, files: Mapping[str, str] | None = None) -> StoredArtifact:
+def verify(path: Place, sha256: str, files: Mapping[str, str] | None = None) -> StoredArtifact:
     """Refuse a file or folder that is not what was stored.
 
     Args:
         files: the recorded hash of each file, so that the error can name the one that differs.
 
+    Returns:
+        What was found; its ``path`` is of this host: of an artifact in a store, a copy.
+
     Raises:
         ArtifactError: it is missing, or its hash differs; names the file and both hashes.
+        StorageError: the store does not answer.
     """
-    found = describe(path)
+    local = fetched_artifact(path, sha256) if isinstance(path, UPath) else path
+    found = describe(local)
     if found.sha256 == sha256:
         return found
-    place, is_hash, should_be = path, found.sha256, sha256
+    if isinstance(path, UPath):
+        remove_tree(local)
+    where, is_hash, should_be = path, found.sha256, sha256
     for name in sorted({*(files or {}), *found.files} if files else ()):
         if found.files.get(name) != (files or {}).get(name):
-            place = path / name if path.is_dir() else path
+            where = path if found.is_file else path / name
             is_hash = found.files.get(name, "none, it is missing")
             should_be = (files or {}).get(name, "none, it is a stranger")
             break
     raise ArtifactError(
-        f"{place} is not what was stored: its SHA-256 is {is_hash}, on record is {should_be}.",
+        f"{where} is not what was stored: its SHA-256 is {is_hash}, on record is {should_be}.",
         remedy="Restore it from a backup, or materialize it again with force.",
     )
 
@@ -189,10 +166,11 @@ def record_artifact(
         artifact_name=name,
         artifact_type=kind,
         artifact_path=str(stored.path),
+        storage_type=storage_type(stored.path),
         storage_path=stored.path.as_uri(),
         file_size_bytes=stored.size_bytes,
         file_hash=stored.sha256,
-        file_format=stored.path.suffix.lstrip(".") or None if stored.path.is_file() else None,
+        file_format=stored.path.suffix.lstrip(".") or None if stored.is_file else None,
         metadata_={"files": dict(stored.files)},
     )
     session.add(row)
@@ -207,7 +185,7 @@ def verify_artifact(artifact: Artifact) -> StoredArtifact:
         ArtifactError: see ``verify``.
     """
     files = (artifact.metadata_ or {}).get("files")
-    return verify(Path(artifact.artifact_path), str(artifact.file_hash), files)
+    return verify(place(artifact.artifact_path), str(artifact.file_hash), files)
 
 
 def remove_drafts(folder: Path) -> list[Path]:
@@ -269,11 +247,6 @@ def _remove(draft: Path) -> None:
     else:
         with suppress(OSError):
             draft.unlink()
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_tree(path: Path) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
-from ts_forecast.registry.artifacts import ArtifactStore, StoredArtifact, record_artifact
+from ts_forecast.registry.artifact_content import StoredArtifact
+from ts_forecast.registry.artifacts import ArtifactStore, record_artifact
 from ts_forecast.reports.content import Content, report_content
 from ts_forecast.settings import Settings
 from ts_forecast.tables.registry import Artifact

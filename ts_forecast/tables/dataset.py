@@ -45,13 +45,15 @@ class Dataset(Base):
         String(50),
         comment="raw: a source file; processed: a quarter of a pipeline; others for users.",
     )
-    file_path: Mapped[LongText] = mapped_column(comment="Where the file lies.")
+    file_path: Mapped[LongText] = mapped_column(
+        comment="Where the file lies: a path or URL; sql:<pipeline>."
+    )
     file_format: Mapped[str] = mapped_column(
-        String(50), server_default="csv", comment="csv, parquet, json or feather."
+        String(50), server_default="csv", comment="csv, parquet, json, feather, or sql: a query."
     )
     file_size_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="Size of the file.")
     file_hash: Mapped[str | None] = mapped_column(
-        String(64), comment="SHA-256 of the file's bytes."
+        String(64), comment="SHA-256 of the file's bytes, or of a query's rows."
     )
     num_rows: Mapped[int | None] = mapped_column(Integer, comment="Rows of the file.")
     num_columns: Mapped[int | None] = mapped_column(Integer, comment="Columns of the file.")
@@ -111,7 +113,7 @@ class Dataset(Base):
             "ck_datasets_type",
         ),
         CheckConstraint(
-            one_of("file_format", "csv", "parquet", "json", "feather"), "ck_datasets_format"
+            one_of("file_format", "csv", "parquet", "json", "feather", "sql"), "ck_datasets_format"
         ),
         CheckConstraint("num_rows IS NULL OR num_rows >= 0", "ck_datasets_rows"),
         CheckConstraint("num_columns IS NULL OR num_columns > 0", "ck_datasets_columns"),

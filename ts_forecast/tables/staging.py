@@ -25,13 +25,15 @@ class Upload(Base):
         ForeignKey("experiments.experiment_id", ondelete="CASCADE"),
         comment="The pipeline whose source it belongs to.",
     )
-    file_path: Mapped[LongText] = mapped_column(comment="Where it arrived.")
+    file_path: Mapped[LongText] = mapped_column(
+        comment="Where it arrived: a path or URL; sql:<pipeline>."
+    )
     file_format: Mapped[str | None] = mapped_column(
-        String(50), comment="csv, parquet, json or feather."
+        String(50), comment="csv, parquet, json, feather, or sql: a query."
     )
     file_size_bytes: Mapped[int | None] = mapped_column(BigInteger, comment="Size of the file.")
     file_hash: Mapped[str | None] = mapped_column(
-        String(64), comment="SHA-256 of the file's bytes."
+        String(64), comment="SHA-256 of the file's bytes, or of a query's rows."
     )
     status: Mapped[str] = mapped_column(
         String(50), server_default="received", comment="received, validating, accepted or rejected."

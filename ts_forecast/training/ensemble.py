@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.places import place
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import ArtifactStore, record_artifact, verify
 from ts_forecast.registry.versions import register_version
@@ -179,9 +180,8 @@ def _calibration(
         return None
     twins = {}
     for member in members:
-        folder = Path(member.model_file_path)
-        verify(folder, (member.metadata_ or {})["sha256"])
-        twin = load_twin(folder)
+        stored = verify(place(member.model_file_path), (member.metadata_ or {})["sha256"])
+        twin = load_twin(stored.local)
         if twin is not None:
             twins[member.model_name] = twin
     if len(twins) < len(members):

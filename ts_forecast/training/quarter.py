@@ -16,6 +16,7 @@ from ts_forecast.datasets.quarter import load_panel
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatasetError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.places import exists, place
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import ArtifactStore, record_artifact
 from ts_forecast.registry.versions import register_version
@@ -370,8 +371,9 @@ def outcome_of(
 
     Raises:
         TrainingError: its files are gone.
+        StorageError: the store that they lie in does not answer.
     """
-    if not Path(model.model_file_path).exists():
+    if not exists(place(model.model_file_path)):
         raise TrainingError(
             f"Pipeline {pipeline.name}, model {model.model_name}, {quarter.label}: its files are gone "
             f"from {model.model_file_path}.",
