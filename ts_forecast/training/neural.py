@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ts_forecast.errors import TrainingError
-from ts_forecast.pipeline import OWN_PARAMETERS, ModelSpec, Pipeline
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.pipeline_model import OWN_PARAMETERS
 from ts_forecast.training.calibration import gives_quantiles, has_conformal_intervals
 from ts_forecast.training.device import resolved_precision, trainer_arguments
 from ts_forecast.training.library_patches import apply_patches

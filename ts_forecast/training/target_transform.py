@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ts_forecast.datasets.panel import Panel
-from ts_forecast.pipeline import ModelSpec, Pipeline, Transform
+from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.pipeline_model import Transform
 
 FloatArray = npt.NDArray[np.float64]
 
