@@ -4,7 +4,7 @@ Where do I go to …?
 - run a command: ``cli``, ``commands``
 - see what a deployment can be configured to: ``settings``; what a pipeline file holds: ``pipeline``,
   ``pipeline_model``, ``pipeline_source``; why one was refused: ``pipeline_file``; which models there are:
-  ``model_catalogue``; where files lie, here or in a store: ``places``
+  ``model_catalogue``
 - reason about quarters, steps and cutoffs: ``quarters``, ``frequency``, ``cutoffs``
 - open the database, commit, migrate: ``db``; know its tables: ``tables``
 - read, validate and store data: ``datasets``
