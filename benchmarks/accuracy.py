@@ -53,7 +53,9 @@ from ts_forecast.training.quarter import train_quarter
 
 _TEMPLATE = Path(__file__).parent / "pipelines" / "day_ahead_prices.yaml"
 _LIBRARIES = ("lightgbm", "mlforecast", "neuralforecast", "numpy", "scikit-learn", "torch")
-console = Console()
+# Nine quarters stand side by side, in a file or a narrow window too.
+_WIDTH = 140
+console = Console(width=max(Console().width, _WIDTH))
 
 
 @dataclass(frozen=True)
