@@ -27,6 +27,10 @@ dev: $(VENV)/.installed ## Serve the UI on the embedded PostgreSQL, or on DATABA
 test: $(VENV)/.installed-dev ## Set everything up and run the tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
+.PHONY: test-long
+test-long: $(VENV)/.installed-dev ## A random year of arriving files with parts killed meanwhile (WEEKS_SEED, WEEKS_ROUNDS)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m long -s tests/end_to_end
+
 .PHONY: check
 check: lint lint-sql types imports generated test ## Exactly what CI checks
 

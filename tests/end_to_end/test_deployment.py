@@ -8,14 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,132 +18,152 @@ import pandas as pd
 import psutil
 import pytest
 import requests
-import yaml
-from sqlalchemy import text
 
-from assets.backfill import Webserver
 from tests.end_to_end.problems import content, sales
-from ts_forecast.db.database import open_database
-from ts_forecast.db.embedded import data_folder, stop_embedded
-from ts_forecast.settings import Settings
+from tests.end_to_end.serving import Deployment, serving
+from ts_forecast.db.embedded import data_folder
 
-pytestmark = pytest.mark.timeout(420)
-REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(900)
 QUARTERS = ["2023-04-01", "2023-07-01"]
-
-
-@dataclass
-class Deployment:
-    """A running deployment and what a user has of it."""
-
-    address: str
-    settings: Settings
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def webserver(self) -> Webserver:
-        return Webserver(self.address)
-
-    def rows(self, sql: str) -> list[Any]:
-        database = open_database(self.settings)
-        try:
-            with database.engine.connect() as connection:
-                return list(connection.execute(text(sql)))
-        finally:
-            database.engine.dispose()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def end_tree(process: subprocess.Popen[bytes]) -> None:
-    """End a server and everything that it started, by PID."""
-    if process.poll() is not None:
-        return
-    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    process.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(tree, timeout=20)
-    for survivor in alive:
-        survivor.kill()
-    process.wait(timeout=10)
+# Not `plain`'s.
+PREDICTIONS = (
+    "(SELECT predictions.* FROM predictions JOIN experiments USING (experiment_id) "
+    "WHERE experiment_name = 'shop') AS shop"
+)
+PLAIN = {
+    "source": {"files": "raw/plain/*.csv"},
+    "frequency": "D",
+    "horizon": 14,
+    "start": "2022-01-01",
+    "window_quarters": 2,
+    "models": ["SeasonalNaive"],
+    "metrics": ["mae"],
+}
 
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = tmp_path_factory.mktemp("deployment")
-    (folder / "pipelines").mkdir()
-    (folder / "pipelines" / "shop.yaml").write_text(yaml.safe_dump(content()), encoding="utf-8")
     raw = folder / "data" / "raw"
     raw.mkdir(parents=True)
     sales().to_csv(raw / "shop.csv", index=False)
-    places = {
-        "TS_FORECAST_HOME": folder / "home",
-        "TS_FORECAST_PIPELINES": folder / "pipelines",
-        "DATA_DIR": folder / "data",
-        "MODEL_DIR": folder / "models",
-        "OUTPUT_DIR": folder / "outputs",
-        "LOG_DIR": folder / "logs",
-    }
-    environment = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith(("DAGSTER", "DATABASE", "TS_FORECAST"))
-    }
-    environment |= {name: str(place) for name, place in places.items()}
-    port = free_port()
-    log = folder / "server.log"
-    settings = Settings(
-        _env_file=None,
-        home=folder / "home",
-        pipelines_dir=folder / "pipelines",
-        data_dir=folder / "data",
-        model_dir=folder / "models",
-        output_dir=folder / "outputs",
-        log_dir=folder / "logs",
-        database_url=None,
-    )
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "assets.serve", "--port", str(port)],
-            cwd=REPOSITORY,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    running = Deployment(f"http://127.0.0.1:{port}", settings, process, log)
-    try:
-        wait_until_served(running)
+    (raw / "plain").mkdir()
+    early = sales().query("unique_id == 'west' and ds < '2023-10-01'")
+    early.to_csv(raw / "plain" / "until_september.csv", index=False)
+    with serving(folder, {"shop": content(), "plain": PLAIN}) as running:
         yield running
-    finally:
-        end_tree(process)
-        stop_embedded(settings)
-
-
-def wait_until_served(deployment: Deployment, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        assert deployment.process.poll() is None, deployment.log.read_text()[-3000:]
-        try:
-            if deployment.webserver.asset_keys("shop"):
-                return
-        except Exception:
-            pass
-        assert time.monotonic() < deadline, deployment.log.read_text()[-3000:]
-        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
-def backfilled(deployment: Deployment) -> Deployment:
-    """The deployment after a backfill of all assets over two quarters, launched over GraphQL."""
-    server = deployment.webserver
-    backfill = server.launch(server.asset_keys("shop"), QUARTERS)
-    state = server.wait(backfill, seconds=300)
-    assert state.succeeded, (state, deployment.log.read_text()[-3000:])
+def trained(deployment: Deployment) -> Deployment:
+    """The deployment after a backfill of data and models over two quarters, launched over GraphQL."""
+    assets = deployment.webserver.asset_keys("shop")
+    backfill(deployment, [path for path in assets if path[1] in ("datasets", "trained_models")])
     return deployment
+
+
+@pytest.fixture(scope="module")
+def backfilled(trained: Deployment) -> Deployment:
+    """The deployment after a backfill of all the rest, or all of it."""
+    assets = trained.webserver.asset_keys("shop")
+    backfill(trained, [path for path in assets if path[1] not in ("datasets", "trained_models")])
+    return trained
+
+
+def backfill(deployment: Deployment, assets: list[list[str]]) -> None:
+    server = deployment.webserver
+    state = server.wait(server.launch(assets, QUARTERS), seconds=300)
+    assert state.succeeded, (state, deployment.tail())
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A real browser without a window; skips where there is none."""
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver_path = shutil.which("chromedriver")
+    if browser_path is None or driver_path is None:
+        pytest.skip("no Chromium and chromedriver on this machine (Debian: chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser_path
+    for flag in (
+        "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--disable-background-networking --disable-component-update --disable-sync "
+        "--disable-dev-shm-usage --window-size=1500,1000"
+    ).split():
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Where screenshots go."""
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def page_text(browser: Any) -> str:
+    return str(browser.find_element("tag name", "body").text)
+
+
+def test_ui__backfill_of_predictions_launched_by_clicking__succeeds_with_plots(
+    trained: Deployment, browser: Any, pictures: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(browser, 120)
+
+    def button(text: str) -> Any:
+        """The button of that text, once it can be clicked."""
+        path = f"//button[contains(normalize-space(.), '{text}') and not(@disabled)]"
+        return wait.until(lambda b: next(iter(b.find_elements("xpath", path)), None))
+
+    before = trained.rows(f"SELECT count(*) FROM {PREDICTIONS}")[0][0]
+    page = f"{trained.address}/assets/shop/predictions"
+    browser.get(page)
+    button("Materialize…").click()
+    # The dialog begins with those of the last 90 days.
+    button("Show all partitions").click()
+    dialog = "//*[contains(@class, 'dagster-portal')]//input[@type='text']"
+    field = wait.until(lambda b: next(iter(b.find_elements("xpath", dialog)), None))
+    field.click()
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(f"[{QUARTERS[0]}...{QUARTERS[-1]}]", Keys.TAB)
+    launch = button("Launch backfill")
+    assert browser.save_screenshot(str(pictures / "launch_backfill.png"))
+    launch.click()
+
+    (newest,) = wait.until(lambda _: newest_backfill(trained))
+    state = trained.webserver.wait(newest["id"], seconds=240)
+    assert state.succeeded, trained.tail()
+    assert (newest["assetSelection"], newest["partitionNames"]) == (
+        [{"path": ["shop", "predictions"]}],
+        QUARTERS,
+    )
+    browser.get(f"{trained.address}/runs/b/{newest['id']}")
+    wait.until(lambda b: "Status\nSucceeded" in page_text(b))
+    assert browser.save_screenshot(str(pictures / "backfill.png"))
+    assert before == 0 and trained.rows(f"SELECT count(*) FROM {PREDICTIONS}")[0][0] > 0
+    for quarter in QUARTERS:
+        browser.get(f"{page}?view=partitions&partition={quarter}")
+        wait.until(lambda b: "content_hash" in page_text(b))
+        wait.until(lambda b: b.find_elements("xpath", "//*[text()='[Show Markdown]']"))[0].click()
+        wait.until(lambda b: b.find_elements("css selector", "img[src^='data:image/png']"))
+
+
+def newest_backfill(deployment: Deployment) -> list[dict[str, Any]]:
+    """The newest backfill of predictions alone, in a list; empty until there is one."""
+    query = """query { partitionBackfillsOrError(limit: 1) { ... on PartitionBackfills {
+      results { id partitionNames assetSelection { path } } } } }"""
+    found = deployment.webserver.query(query)["partitionBackfillsOrError"]["results"]
+    return [one for one in found if one["assetSelection"] == [{"path": ["shop", "predictions"]}]]
 
 
 def test_backfill__all_assets__has_every_row_of_the_definition(backfilled: Deployment) -> None:
@@ -161,7 +176,7 @@ def test_backfill__all_assets__has_every_row_of_the_definition(backfilled: Deplo
 
     found = backfilled.rows(
         "SELECT model_name, unique_id, count(*), count(DISTINCT (prediction_date, horizon)) "
-        "FROM predictions JOIN models USING (model_id) GROUP BY 1, 2"
+        f"FROM {PREDICTIONS} JOIN models USING (model_id) GROUP BY 1, 2"
     )
 
     # Every target of either quarter from every cutoff that reaches it; a pair belongs to one slice.
@@ -201,54 +216,31 @@ def test_backfill__again__trains_nothing(backfilled: Deployment) -> None:
 
 
 def test_ui__real_browser__shows_the_graph_and_a_slice(
-    backfilled: Deployment, tmp_path: Path
+    backfilled: Deployment, browser: Any, pictures: Path
 ) -> None:
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver_path = shutil.which("chromedriver")
-    if browser_path is None or driver_path is None:
-        pytest.skip("no Chromium and chromedriver on this machine (Debian: chromium-driver)")
-    from selenium import webdriver
     from selenium.common.exceptions import TimeoutException
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser_path
-    for flag in (
-        "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
-        "--disable-background-networking --disable-component-update --disable-sync "
-        "--disable-dev-shm-usage --window-size=1500,1000"
-    ).split():
-        options.add_argument(flag)
-    pictures = Path(os.environ.get("SCREENSHOTS", tmp_path))
-    pictures.mkdir(parents=True, exist_ok=True)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver_path))
-    try:
+    wait = WebDriverWait(browser, 120)
+    assets = f"{backfilled.address}/assets/shop"
+    browser.get(f"{assets}/metric_summaries?view=lineage&lineageScope=upstream&lineageDepth=5")
+    names = ("metric_summaries", "predictions", "NHITS", "MLP", "SeasonalNaive", "datasets")
+    wait.until(lambda b: all(name in page_text(b) for name in names))
+    with contextlib.suppress(TimeoutException):  # for the picture; a busy host takes its time
+        wait.until(lambda b: "Loading" not in page_text(b))
+    assert browser.save_screenshot(str(pictures / "asset_graph.png"))
 
-        def text_of_page(_: Any) -> str:
-            return browser.find_element(By.TAG_NAME, "body").text
+    browser.get(f"{assets}/predictions?view=partitions&partition=2023-04-01")
+    wait.until(lambda b: "content_hash" in page_text(b))
+    assert "worst_series" in page_text(browser)
+    assert browser.save_screenshot(str(pictures / "predictions_partition.png"))
 
-        wait = WebDriverWait(browser, 120)
-        assets = f"{backfilled.address}/assets/shop"
-        browser.get(f"{assets}/metric_summaries?view=lineage&lineageScope=upstream&lineageDepth=5")
-        names = ("metric_summaries", "predictions", "NHITS", "MLP", "SeasonalNaive", "datasets")
-        wait.until(lambda b: all(name in text_of_page(b) for name in names))
-        with contextlib.suppress(TimeoutException):  # for the picture; a busy host takes its time
-            wait.until(lambda b: "Loading" not in text_of_page(b))
-        assert browser.save_screenshot(str(pictures / "asset_graph.png"))
-
-        browser.get(f"{assets}/predictions?view=partitions&partition=2023-04-01")
-        wait.until(lambda b: "content_hash" in text_of_page(b))
-        assert "worst_series" in text_of_page(browser)
-        assert browser.save_screenshot(str(pictures / "predictions_partition.png"))
-
-        shown = wait.until(lambda b: b.find_elements(By.XPATH, "//*[text()='[Show Markdown]']"))
-        browser.execute_script("arguments[0].click()", shown[0])
-        plot = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "img[src^='data:image/png']"))
-        wait.until(lambda b: plot[0].size["width"] > 300)
-        assert browser.save_screenshot(str(pictures / "forecasts.png"))
-    finally:
-        browser.quit()
+    shown = wait.until(lambda b: b.find_elements(By.XPATH, "//*[text()='[Show Markdown]']"))
+    browser.execute_script("arguments[0].click()", shown[0])
+    plot = wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "img[src^='data:image/png']"))
+    wait.until(lambda b: plot[0].size["width"] > 300)
+    assert browser.save_screenshot(str(pictures / "forecasts.png"))
 
 
 def test_webserver__killed_embedded_server__is_started_again(backfilled: Deployment) -> None:
