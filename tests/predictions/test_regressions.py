@@ -25,6 +25,7 @@ TREES = {"n_estimators": 5, "min_child_samples": 5}
 MODELS = [
     pytest.param({"model": "LEAR", "transform": "asinh"}, id="LEAR"),
     pytest.param({"model": "LEAR", "parameters": {"windows": [30, 60]}}, id="LEAR-windows"),
+    pytest.param({"model": "LEAR", "parameters": {"level": 2}}, id="LEAR-level"),
     pytest.param({"model": "LightGBM", "transform": "robust", "parameters": TREES}, id="LightGBM"),
     pytest.param(
         {"model": "LightGBM", "parameters": {**TREES, "differences": [1]}},
@@ -111,7 +112,7 @@ def test_forecast_pairs__all_cutoffs__equal_one_with_what_it_knew(model: dict[st
         )
 
 
-@pytest.mark.parametrize("model", MODELS[:4])
+@pytest.mark.parametrize("model", MODELS[:5])
 def test_forecast_pairs__another_season__another_forecast(model: dict[str, Any]) -> None:
     """The tests of leakage would also hold for a model that reads nothing at all."""
     pipe, frame = pipeline(model), history()
@@ -148,6 +149,21 @@ def test_lear__a_law_of_lags_and_columns__is_found() -> None:
 
     rows = panel.rows_at(issued.series[:, None], issued.cutoff[:, None] + np.arange(1, 8))
     assert np.abs(outputs[:, :, 0] - panel.y[rows]).mean() < 0.1 * np.abs(y).mean()
+
+
+def test_lear__measured_from_a_level__follows_a_shift_that_it_never_saw() -> None:
+    pipe, frame = pipeline({"model": "LEAR", "parameters": {"level": 1}}, levels=[]), history()
+    fitted = fitted_model(pipe, frame)
+    issued = Panel.from_frame(frame, pipe).issued(pipe.slice_plan(QUARTER), pipe)
+
+    before, after = (
+        forecast_pairs(
+            fitted, pipe, Panel.from_frame(frame.assign(y=frame["y"] + up), pipe), issued
+        )
+        for up in (0.0, 1e4)
+    )
+
+    np.testing.assert_allclose(after - before, 1e4, rtol=1e-6)
 
 
 def test_lear__a_column_out_of_this_world__moves_forecasts_by_no_more_than_it_has_ever_moved() -> (
@@ -251,6 +267,7 @@ def test_fit_model__lightgbm_twice__same_forecasts() -> None:
     [
         ({"model": "LEAR", "parameters": {"lags": [0]}}, "lags: found \\[0\\]"),
         ({"model": "LEAR", "parameters": {"criterion": "best"}}, "criterion: found 'best'"),
+        ({"model": "LEAR", "parameters": {"level": -1}}, "level: found -1"),
         ({"model": "LightGBM", "parameters": {"differences": 7}}, "differences: found 7"),
         ({"model": "LEAR", "transform": "log"}, "transform"),
         ({"ensemble": "mean", "of": ["a", "b"], "transform": "asinh"}, "nothing else"),

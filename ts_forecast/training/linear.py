@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, Any] = {
     "exogenous_lags": [1, 7],
     "criterion": "aic",
     "windows": [],
+    "level": 0,
 }
 # Fewer cutoffs than this say nothing about a lasso; the last season is repeated instead.
 _FEWEST = 10
@@ -78,7 +79,8 @@ def forecast_linear(
 
     A series that began after the fit repeats its last season.
     """
-    common, own = _inputs(pipeline, spec, panel, issued, {**DEFAULTS, **spec.parameters})
+    settings = {**DEFAULTS, **spec.parameters}
+    common, own = _inputs(pipeline, spec, panel, issued, settings)
     outputs = np.empty((len(issued), pipeline.horizon))
     for place in np.unique(issued.series):
         mine = np.flatnonzero(issued.series == place)
@@ -91,7 +93,7 @@ def forecast_linear(
             # Sums of rows, each by itself: a forecast does not depend on those beside it.
             outputs[mine, step] = (inputs * model.weights[step]).sum(axis=1)
         outputs[mine] += model.intercepts
-    return outputs
+    return outputs + _levels(pipeline, panel, issued, settings)
 
 
 def _inputs(
@@ -103,19 +105,34 @@ def _inputs(
     """
     count = len(pairs)
     lags = sorted(settings["lags"])
-    common = [past_blocks(panel, pipeline, pairs, lags).reshape(count, -1)]
+    past = past_blocks(panel, pipeline, pairs, lags).reshape(count, -1)
+    common = [past - _levels(pipeline, panel, pairs, settings)]
     common.append(exogenous_ahead(panel, pipeline, spec, pairs).reshape(count, -1))
     if settings["exogenous_lags"]:
-        past = exogenous_past(panel, pipeline, spec, pairs, settings["exogenous_lags"])
-        common.append(past.reshape(count, -1))
+        blocks = exogenous_past(panel, pipeline, spec, pairs, settings["exogenous_lags"])
+        common.append(blocks.reshape(count, -1))
     return np.hstack(common), calendar_ahead(pipeline, spec, pairs)
+
+
+def _levels(
+    pipeline: Pipeline, panel: Panel, pairs: Issued, settings: Mapping[str, Any]
+) -> FloatArray:
+    """The mean of the last seasons at each cutoff, ``[pairs, 1]``; 0 where no level is asked for.
+
+    What the target is measured from then, in forecasts and lags: a level that was never seen when the
+    model was fitted is no stranger to it.
+    """
+    seasons = range(1, settings["level"] + 1)
+    if not seasons:
+        return np.zeros((len(pairs), 1))
+    return past_blocks(panel, pipeline, pairs, seasons).mean(axis=(1, 2))[:, None]
 
 
 def _fit_series(
     pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued, settings: Mapping[str, Any]
 ) -> LinearSeries:
     common, own = _inputs(pipeline, spec, panel, pairs, settings)
-    actual = targets(panel, pipeline, pairs)
+    actual = targets(panel, pipeline, pairs) - _levels(pipeline, panel, pairs, settings)
     if len(pairs) < _FEWEST:
         return _last_season(pipeline, common.shape[1] + own.shape[2])
     fits = []
