@@ -46,12 +46,18 @@ _LIBRARY_DEFAULTS: Mapping[str, Any] = {
 _PAIRS_AT_ONCE = 2_000
 
 
+def load_openmp() -> None:
+    """Have an OpenMP runtime loaded before LightGBM, whose wheel has none; torch's is at hand."""
+    import torch  # noqa: F401
+
+
 def fit_boosted(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Any:
     """A fitted ``MLForecast`` over all series of a filled panel.
 
     Raises:
         TrainingError: the library refuses the parameters or the data.
     """
+    load_openmp()
     from mlforecast import MLForecast
     from mlforecast.target_transforms import Differences
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import ArtifactError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
-from ts_forecast.training.boosted import fit_boosted
+from ts_forecast.training.boosted import fit_boosted, load_openmp
 from ts_forecast.training.calibration import Calibration, load_calibration
 from ts_forecast.training.linear import fit_linear
 from ts_forecast.training.neural import quiet_libraries
@@ -177,6 +177,7 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
             # The library stores it after adding one for recurrent models, and adds one again.
             model.inference_input_size = description["inference_input_size"]
     elif (folder / _REGRESSION).exists():
+        load_openmp()
         model = pickle.loads((folder / _REGRESSION).read_bytes())  # noqa: S301 — hash verified
     elif (folder / _SERIES).exists():
         series = pickle.loads((folder / _SERIES).read_bytes())  # noqa: S301 — hash verified
