@@ -92,6 +92,8 @@ def test_dagster_environment__secrets_and_logs__reach_the_children(
             "user": "ops",
             "log_to_database": False,
             "slots": 3,
+            "ray_address": "10.0.0.5:6379",
+            "ray_namespace": "forecasts",
         }
     )
     database = open_database(deployment.settings)

@@ -188,7 +188,9 @@ TABLES = {
     "metric_summaries": "SELECT m.model_name, s.metric_name, s.horizon_bucket, s.mean_value, "
     "s.median_value, s.std_value, s.min_value, s.max_value, s.skill, s.sample_count "
     "FROM metric_summaries s JOIN models m USING (model_id) ORDER BY 1, 2, 3",
-    "runs": "SELECT run_name, status, run_fingerprint FROM runs ORDER BY 1, 2",
+    # That of a slice names its models by their numbers, which are of whoever is trained first.
+    "runs": "SELECT run_name, status, CASE tags->>'kind' WHEN 'train' THEN run_fingerprint END "
+    "FROM runs ORDER BY 1, 2, 3",
     "datasets": "SELECT dataset_name, file_hash, num_rows FROM datasets "
     "WHERE quarter_start IS NOT NULL ORDER BY 1",
 }
