@@ -3,8 +3,8 @@
 Whatever the order, whatever was late, restated, malformed or half written, and whoever died: the tables
 end as a clean rebuild from the final files, no work was done twice, and no quarter was missed.
 
-``python -m pytest -m long tests/end_to_end/test_weeks.py`` plays a random year of it, with kills at random
-moments; WEEKS_SEED and WEEKS_ROUNDS change it.
+``python -m pytest -m long tests/end_to_end/test_weeks.py`` kills each part once, and then plays a random
+year with kills at random moments; WEEKS_SEED and WEEKS_ROUNDS change it.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ def test_weeks__in_disorder__end_as_a_clean_rebuild(
     assert {run["status"] for run in runs_of(deployment, "calm")} == {"SUCCESS"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1])
 def test_weeks__each_part_killed__end_as_a_clean_rebuild(
     deployment: Deployment, check_end: Callable[[Deployment, str, Source], None], seed: int
