@@ -70,6 +70,7 @@ def check_end(settings: Settings, engine: Engine) -> Callable[[Deployment, str, 
     return check
 
 
+@pytest.mark.long
 def test_weeks__in_disorder__end_as_a_clean_rebuild(
     deployment: Deployment, check_end: Callable[[Deployment, str, Source], None]
 ) -> None:

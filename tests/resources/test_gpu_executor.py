@@ -290,7 +290,7 @@ def test_cancellation__interrupts_steps_that_run_and_steps_that_wait(
 
         run.wait(timeout=10)
         # Well before the grace has passed: nobody had to be killed.
-        assert time.monotonic() - interrupted < 2.5
+        assert time.monotonic() - interrupted < 5
     ends = {note["what"] for note in read_notes(notes)} - {"start"}
     assert ends == {"DagsterExecutionInterruptedError"}
     assert not any(is_running(process.pid) for process in family)

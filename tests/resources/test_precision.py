@@ -27,6 +27,9 @@ SLICED = Gpu(("MIG-1", "MIG-2"), (8, 0))
 @pytest.fixture(autouse=True)
 def nothing_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_AGREED", [])
+    # What other tests of this process left for their children.
+    for name in ("TS_FORECAST_DEVICES", "ENABLE_GPU"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def host(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu, **given: Any) -> tuple[Device, ...]:
