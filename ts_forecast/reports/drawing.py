@@ -98,10 +98,10 @@ def set_margins(figure: Figure) -> None:
 
 
 def mark_dates(axis: Axes) -> None:
-    """A few dates below an axis of time, as short as they can be told apart."""
+    """Dates below an axis of time, as short as they can be told apart."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
