@@ -24,6 +24,8 @@ from typing import Any, Never
 _PR_SET_PDEATHSIG = 1
 _LAST_WILL = "last will"
 _LAST_WILL_SECONDS = 30.0
+# So long nobody has asked for a step: then an import keeps none waiting.
+_IDLE_SECONDS = 1.0
 
 
 def main(descriptor: int) -> None:
@@ -75,13 +77,14 @@ class _Server:
 
     def serve(self, last_will: bytes | None) -> None:
         while True:
-            self._wait(0 if self._children and self._later else None)
+            is_pending = bool(self._children and self._later)
+            if not self._wait(_IDLE_SECONDS if is_pending else None, for_client=True):
+                # Children are at work and nobody waits: the time for what only later ones need.
+                _preload(self._later.pop(0))
+                if not self._later:
+                    _freeze()
+                continue
             if not self._connection.poll():
-                if self._children and self._later:
-                    # A child is at work and nobody waits: the time for what only later ones need.
-                    _preload(self._later.pop(0))
-                    if not self._later:
-                        _freeze()
                 continue
             try:
                 message = self._connection.recv()
@@ -102,12 +105,12 @@ class _Server:
                     self._end_children()
                     return
 
-    def _wait(self, seconds: float | None) -> None:
-        """Wait for the client or for a child's end, and reap the dead."""
+    def _wait(self, seconds: float | None, *, for_client: bool = False) -> bool:
+        """Wait for a child's end, or for the client, and reap the dead; whether anything happened."""
         sources: list[Connection[Any, Any] | int] = [self._wake_read]
-        if seconds is None:
+        if for_client:
             sources.append(self._connection)
-        wait(sources, seconds)
+        is_over = not wait(sources, seconds)
         with suppress(BlockingIOError):
             while os.read(self._wake_read, 4096):
                 pass
@@ -115,13 +118,14 @@ class _Server:
             # Looked at before it is reaped: as long as it is a zombie, its group is its own.
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:
-                return
+                break
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(ended.si_pid, signal.SIGKILL)
             _, status = os.waitpid(ended.si_pid, 0)
             key = self._children.pop(ended.si_pid, None)
             if key is not None:
                 self._report("ended", key, os.waitstatus_to_exitcode(status))
+        return not is_over
 
     def _fork(self, key: str, task: bytes) -> None:
         server = os.getpid()

@@ -108,7 +108,7 @@ def test_server__imports_the_later_modules_while_a_child_runs(tmp_path: Path) ->
     try:
         server.submit("first", Task(fork_tasks.note_module_and_stay, (str(paths[0]), "colorsys")))
         wait_for(paths[0].exists)
-        time.sleep(0.3)
+        time.sleep(4)
         server.submit("second", Task(fork_tasks.note_module_and_stay, (str(paths[1]), "colorsys")))
         wait_for(paths[1].exists)
     finally:
