@@ -12,9 +12,14 @@ Where do I go to …?
 - materialize without the UI: ``materialize``; serve the UI: ``serve``; end it: ``guard``
 """
 
+import gc
 import warnings
 
-from dagster import BetaWarning, PreviewWarning
+# Loading the definitions makes half a million objects that all stay: looking for garbage among them so
+# often is a tenth of its time.
+gc.set_threshold(50_000, 10, 10)
+
+from dagster import BetaWarning, PreviewWarning  # noqa: E402
 
 # Both parameters are in use since their betas began; the warning at each of many assets says no more.
 warnings.filterwarnings(

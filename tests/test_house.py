@@ -35,10 +35,10 @@ def test_definitions__loaded__within_three_seconds_and_without_torch(tmp_path: P
         "print(json.dumps([time.process_time() - begun, [m for m in heavy if m in sys.modules]]))"
     )
 
-    seconds, heavy = json.loads(run(code))
+    seconds, heavy = min(json.loads(run(code)) for _ in range(3))
 
     assert heavy == []
-    # Processor time: the wall clock of a busy host says nothing about us.
+    # Processor time, the least of three: what else a busy host does says nothing about us.
     assert seconds < 3
 
 
