@@ -278,19 +278,19 @@ def test_cancellation__interrupts_steps_that_run_and_steps_that_wait(
 ) -> None:
     locks, devices = deployment.settings.home / "locks", find_devices(deployment.settings)
     # One device is taken by a process outside: one of the two launched steps waits for it.
+    config = config_for(notes, *FOUR, "prepare", seconds=60)
+    config["execution"] = {"config": {"preload": [], "termination_grace_seconds": 30}}
     with take_device(locks, devices, holder="test"):
-        run = start_run("four_trainings", config_for(notes, *FOUR, "prepare", seconds=60))
+        run = start_run("four_trainings", config)
         wait_for(lambda: {"prepare"} < {note["step"] for note in started(notes)})
         family = psutil.Process(run.pid).children(recursive=True)
         time.sleep(0.5)
         assert len(started(notes)) == 2
 
-        interrupted = time.monotonic()
         run.send_signal(signal.SIGINT)
 
-        run.wait(timeout=10)
-        # Well before the grace has passed: nobody had to be killed.
-        assert time.monotonic() - interrupted < 5
+        # Long before the grace has passed: nobody had to be killed.
+        run.wait(timeout=15)
     ends = {note["what"] for note in read_notes(notes)} - {"start"}
     assert ends == {"DagsterExecutionInterruptedError"}
     assert not any(is_running(process.pid) for process in family)
