@@ -11,15 +11,11 @@ from assets.step import asset_attributes, for_each_quarter, reason_in_one_line
 from resources.postgres import Postgres
 from ts_forecast.checks.record import passed_models
 from ts_forecast.db.retry import in_transaction
-from ts_forecast.evaluation.champion import (
-    ChampionChoice,
-    choose_champion,
-    record_production_metrics,
-)
+from ts_forecast.evaluation.champion import ChampionChoice
+from ts_forecast.evaluation.champion_run import choose_of_quarter
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.stages import Action, Decision, decide, described
-from ts_forecast.tracking.experiments import ensure_experiment
 
 
 class ChampionConfig(dg.Config):
@@ -66,21 +62,12 @@ def build_champion(pipeline: Pipeline) -> dg.AssetsDefinition:
         postgres: dg.ResourceParam[Postgres],
     ) -> Iterator[Any]:
         def choose(quarter: Quarter) -> dict[str, Any]:
-            choice = in_transaction(
+            choice = choose_of_quarter(
                 postgres.engine,
-                lambda session: choose_champion(
-                    session,
-                    pipeline,
-                    quarter,
-                    passed_checks=passed_models(session, pipeline, quarter),
-                    overrule=config.overrule,
-                ),
-            )
-            in_transaction(
-                postgres.engine,
-                lambda session: record_production_metrics(
-                    session, ensure_experiment(session, pipeline), quarter
-                ),
+                pipeline,
+                quarter,
+                passed=passed_models,
+                overrule=config.overrule,
             )
             return _metadata(choice) | {"quarter": quarter.label}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import dagster as dg
 import pytest
@@ -19,8 +20,11 @@ from ts_forecast.errors import SourceError
 from ts_forecast.quarters import Quarter
 
 DATA = ("datasets", "dataset_features")
-ALL_MODELS = ("trained_models/SeasonalNaive", "predictions", "metric_summaries")
-FORECASTS = ("predictions", "metric_summaries")
+CHAMPION = ("champion",)
+SCORED = ("predictions", "metric_summaries")
+FORECASTS = SCORED + CHAMPION
+TRAINED = ("trained_models/SeasonalNaive",)
+ALL_MODELS = TRAINED + FORECASTS
 
 
 def test_arrivals__files_in_order__each_asks_for_its_quarter_alone(live: Live) -> None:
@@ -49,7 +53,9 @@ def test_arrivals__late_restated_and_vanishing_rows__end_as_a_clean_rebuild(live
     assert live.news() == [("2023-Q1", DATA), ("2023-Q3", DATA)]
     live.put("2023-2.csv", days("2023-04-01", "2023-06-30"))
     live.settle()
-    assert live.news() == [("2023-Q2", DATA), ("2023-Q2", ALL_MODELS), ("2023-Q3", ALL_MODELS)]
+    # The third quarter's champion is chosen by the second's scores.
+    behind = [("2023-Q3", TRAINED + SCORED), ("2023-Q3", CHAMPION)]
+    assert live.news() == [("2023-Q2", DATA), ("2023-Q2", ALL_MODELS), *behind]
 
     # A later file restates some days of the first quarter; then it is withdrawn.
     path = live.put("2023-4.csv", days("2023-03-01", "2023-03-20", level=50))
@@ -60,8 +66,11 @@ def test_arrivals__late_restated_and_vanishing_rows__end_as_a_clean_rebuild(live
     live.settle()
 
     # The second and third quarter's models were fitted on the first.
-    assert restated == [("2023-Q1", DATA), ("2023-Q2", ALL_MODELS), ("2023-Q3", ALL_MODELS)]
+    assert restated == [("2023-Q1", DATA), ("2023-Q2", ALL_MODELS), *behind]
     assert live.tables("shop") == live.rebuilt("2023-Q1", "2023-Q3") != middle
+    with live.engine.connect() as connection:
+        served = "SELECT min(prediction_date), count(*) FROM v_champion_forecasts"
+        assert tuple(connection.execute(text(served)).one()) == (datetime(2023, 7, 1), 102)
 
 
 def test_arrivals__touched_file_and_lost_cursor__ask_for_nothing(live: Live) -> None:

@@ -15,15 +15,18 @@ from ts_forecast.evaluation.champion import (
     choose_champion,
     record_production_metrics,
 )
+from ts_forecast.evaluation.champion_run import choose_of_quarter, due_choice
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry import stages
 from ts_forecast.registry.stages import Decision
 from ts_forecast.tables.evaluation import MetricSummary
+from ts_forecast.tables.experiment import Run
 from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.tracking.runs import RunKey, supersede, tracked_run
+from ts_forecast.training.quarter import trained_model
 
 Q = Quarter(2024, 1)
 NAMES = ("SeasonalNaive", "Naive")
@@ -224,6 +227,52 @@ def test_record_production_metrics__champions_own_quarter__is_noted_after_the_ch
 
     with transaction(registry.engine) as session:
         assert stages.find_version(session, "demo/Naive", 4).production_metrics == {"mae": 7.0}
+
+
+def test_choose_of_quarter__made_again__leaves_one_run_until_scores_or_models_change(
+    registry: Registry,
+) -> None:
+    pipeline = make_pipeline()
+
+    def due() -> str | None:
+        with transaction(registry.engine) as session:
+            models = {
+                name: trained_model(session, registry.experiment_id, name, Q) for name in NAMES
+            }
+            return due_choice(session, pipeline, Q, models)
+
+    def make() -> tuple[ChampionChoice, Run]:
+        choice = choose_of_quarter(
+            registry.engine, pipeline, Q, passed=lambda _session, _pipeline, _quarter: None
+        )
+        with transaction(registry.engine) as session:
+            kind = Run.tags["kind"].astext == "choose"
+            return choice, session.query(Run).where(kind, Run.deleted_at.is_(None)).one()
+
+    past(registry)
+    at_first = due()
+    choice, run = make()
+    settled = due()
+    _, again = make()
+    # What the quarter itself was like does not matter.
+    score(registry, Q, {"SeasonalNaive": 0.0, "Naive": 9.0})
+    still = due()
+    past(registry, seasonal=0.5)
+    restated = due()
+    changed, other = make()
+    # Restated, and taken back: the same state is due once more, under another mark.
+    past(registry)
+    back = due()
+    make()
+    registry.register(["Naive"])
+
+    assert at_first is not None and settled is None and still is None
+    assert again.run_id == run.run_id != other.run_id
+    assert run.metadata_ is not None and run.metadata_["outcome"] == "promoted"
+    assert run.metadata_["scores"] == {"Naive": 1.0, "SeasonalNaive": 2.0}
+    assert run.metadata_["reason"] == choice.reason
+    assert (choice.model, changed.model) == ("Naive", "SeasonalNaive")
+    assert len({at_first, restated, back, due(), None}) == 5
 
 
 @pytest.mark.parametrize(

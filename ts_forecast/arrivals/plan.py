@@ -1,7 +1,7 @@
 """Which quarters need which work: datasets that differ from the source, forecasts older than their data.
 
 Compares what is on record; reads no file. A quarter is forecast once all datasets that it rests on are
-what the source says.
+what the source says, and its champion is chosen once the quarters that count for it are scored.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from sqlalchemy.orm import Session
 
 from ts_forecast.datasets.quarter import dataset_name, stored_parts
 from ts_forecast.errors import EvaluationError
+from ts_forecast.evaluation.champion_run import due_choice
 from ts_forecast.evaluation.quarter import scores_are_current
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter, quarter_range
 from ts_forecast.tables.dataset import Dataset, DatasetFeature
 from ts_forecast.tables.experiment import Run
+from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
 from ts_forecast.training.quarter import trained_model
+
+_DATASETS = "its datasets"
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def make_plan(
         is_known: whether ``parts`` is the whole source; if not, no dataset is requested.
     """
     rows = current_datasets(session, pipeline)
+    rule, experiment = pipeline.champion, ensure_experiment(session, pipeline)
     waiting = []
     changed: list[Quarter] = []
     if is_known:
@@ -95,33 +100,68 @@ def make_plan(
         for group in consecutive(changed)
     ]
     requests += _profile_requests(session, rows, changed)
+    # Quarters whose scores are not what they will be.
+    unsettled = set(changed)
+    undecided: dict[Quarter, str] = {}
     for quarter in sorted(rows):
         window = pipeline.window(quarter)
         based_on = [part for part in window if part in rows]
         if not based_on:
             continue
-        if set(changed) & {*window, quarter}:
-            waiting.append(f"the forecasts of {quarter.label} wait for its datasets")
+        obstacle = _obstacle(quarter, {*window, quarter} & {*changed}, based_on[0], rows)
+        if obstacle:
+            waiting.append(f"the forecasts of {quarter.label} wait for {obstacle}")
+            # For observations it may wait for ever; what comes after it does not.
+            unsettled |= {quarter} if obstacle == _DATASETS else set()
             continue
-        holes = [q for q in quarter_range(based_on[0], quarter) if q not in rows]
-        if holes:
-            names = ", ".join(hole.label for hole in holes)
-            waiting.append(f"the forecasts of {quarter.label} wait for observations in {names}")
-            continue
-        requests += _forecast_request(session, pipeline, quarter, rows)
+        can_choose = not unsettled & {quarter.shift(-n - 1) for n in range(rule.quarters)}
+        models = {
+            spec.name: trained_model(session, experiment, spec.name, quarter)
+            for spec in pipeline.models
+        }
+        request = _forecast_request(session, pipeline, quarter, rows, models, can_choose=can_choose)
+        if request is not None:
+            requests.append(request)
+            unsettled.add(quarter)
+        elif can_choose and (mark := due_choice(session, pipeline, quarter, models)):
+            undecided[quarter] = mark
+    requests += [
+        Request(_key("champion", [undecided[q] for q in group]), tuple(group), ("champion",))
+        for group in consecutive(undecided)
+    ]
     return Plan(tuple(requests), tuple(waiting))
 
 
+def _obstacle(
+    quarter: Quarter,
+    changed: Collection[Quarter],
+    first: Quarter,
+    rows: Collection[Quarter],
+) -> str:
+    """What a quarter cannot be forecast without, in words; empty if it can be."""
+    if changed:
+        return _DATASETS
+    holes = [part.label for part in quarter_range(first, quarter) if part not in rows]
+    return f"observations in {', '.join(holes)}" if holes else ""
+
+
 def _forecast_request(
-    session: Session, pipeline: Pipeline, quarter: Quarter, rows: Mapping[Quarter, Dataset]
-) -> list[Request]:
+    session: Session,
+    pipeline: Pipeline,
+    quarter: Quarter,
+    rows: Mapping[Quarter, Dataset],
+    models: Mapping[str, Model | None],
+    *,
+    can_choose: bool,
+) -> Request | None:
+    """Models, forecasts and scores, as far as they are due.
+
+    Args:
+        can_choose: whether the scores that a champion is chosen by are there.
+    """
     experiment = ensure_experiment(session, pipeline)
     window = [rows[part] for part in pipeline.window(quarter) if part in rows]
     own = rows[quarter]
-    models = {
-        spec.name: trained_model(session, experiment, spec.name, quarter)
-        for spec in pipeline.models
-    }
     due = [
         name
         for name, model in models.items()
@@ -143,8 +183,10 @@ def _forecast_request(
         "models": [[name, model and model.model_id] for name, model in models.items()],
         "forecast": run.run_id if run is not None else None,
     }
-    assets = (*(f"trained_models/{name}" for name in due), "predictions", "metric_summaries")
-    return [Request(_key("forecasts", state), (quarter,), assets)]
+    assets = [*(f"trained_models/{name}" for name in due), "predictions", "metric_summaries"]
+    if can_choose:
+        assets.append("champion")
+    return Request(_key("forecasts", state), (quarter,), tuple(assets))
 
 
 def _profile_requests(
@@ -173,7 +215,7 @@ def _profile_requests(
 
 def _scores_request(
     session: Session, pipeline: Pipeline, quarter: Quarter, run: Run | None
-) -> list[Request]:
+) -> Request | None:
     """Of a slice that was published by a run that was lost before it scored it."""
     try:
         is_scored = scores_are_current(session, pipeline, quarter)
@@ -181,8 +223,8 @@ def _scores_request(
         # The file no longer has a model of the slice: only new forecasts would mend it.
         is_scored = True
     if is_scored or run is None:
-        return []
-    return [Request(_key("scores", [quarter.key, run.run_id]), (quarter,), ("metric_summaries",))]
+        return None
+    return Request(_key("scores", [quarter.key, run.run_id]), (quarter,), ("metric_summaries",))
 
 
 def current_datasets(session: Session, pipeline: Pipeline) -> dict[Quarter, Dataset]:

@@ -36,7 +36,7 @@ from ts_forecast.tables.experiment import Run
 from ts_forecast.tracking.environment import describe_environment, source_revision
 from ts_forecast.tracking.tracker import Ending, NullTracker, Tracker
 
-RunKind = Literal["train", "predict", "evaluate", "trial"]
+RunKind = Literal["train", "predict", "evaluate", "choose", "trial"]
 SourceType = Literal["notebook", "script", "cli", "api", "scheduled"]
 _MAX_NAME_LENGTH = 255
 # What ended a run must not wait long to be heard because the database is down.
