@@ -17,7 +17,7 @@ import warnings
 
 # Loading the definitions makes half a million objects that all stay: looking for garbage among them so
 # often is a tenth of its time.
-gc.set_threshold(50_000, 10, 10)
+gc.set_threshold(50_000, 100, 10)
 
 from dagster import BetaWarning, PreviewWarning  # noqa: E402
 

@@ -28,18 +28,23 @@ def run(code: str) -> str:
     return answer.stdout.strip().splitlines()[-1]
 
 
-def test_definitions__loaded__within_three_seconds_and_without_torch(tmp_path: Path) -> None:
-    code = (
-        "import json, sys, time; begun = time.process_time(); import assets.definitions; "
-        "heavy = ['torch', 'neuralforecast', 'statsforecast', 'ray', 'matplotlib']; "
-        "print(json.dumps([time.process_time() - begun, [m for m in heavy if m in sys.modules]]))"
+def test_definitions__loaded__without_torch_and_for_little_more_than_dagster_and_pandas() -> None:
+    heavy = ["torch", "neuralforecast", "statsforecast", "ray", "matplotlib", "scipy", "sklearn"]
+    timed = (
+        "import json, sys, time; begun = time.process_time(); import {modules}; "
+        f"print(json.dumps([time.process_time() - begun, [m for m in {heavy} if m in sys.modules]]))"
     )
+    libraries = "dagster, pandas, pyarrow.parquet, sqlalchemy.orm, pydantic_settings"
+    ours, theirs = [], []
+    for _ in range(3):
+        ours.append(json.loads(run(timed.format(modules="assets.definitions"))))
+        theirs.append(json.loads(run(timed.format(modules=libraries))))
 
-    seconds, heavy = min(json.loads(run(code)) for _ in range(3))
+    (seconds, loaded), (least, _) = min(ours), min(theirs)
 
-    assert heavy == []
-    # Processor time, the least of three: what else a busy host does says nothing about us.
-    assert seconds < 3
+    assert loaded == []
+    # 1.3 to 1.5, whatever the host: its processors are 1.4 times slower at one hour than at another.
+    assert seconds < 1.8 * least, (seconds, least)
 
 
 def test_ts_forecast__all_of_it_imported__knows_no_dagster() -> None:
