@@ -76,7 +76,7 @@ def test_publish_slice__rows__come_back_equal(engine: Engine) -> None:
     assert (published.rows, published.changed) == (600, True)
     keys = [(name, "ascending") for name in ("model_id", "unique_id", "prediction_date", "horizon")]
     assert found.sort_by(keys).equals(table().sort_by(keys))
-    assert read_slice(engine, experiment_id=1, quarter=QUARTER, model_id=2).num_rows == 300
+    assert read_slice(engine, experiment_id=1, quarter=QUARTER, model_ids=[2]).num_rows == 300
     assert read_slice(engine, experiment_id=1, quarter=QUARTER.shift(1)).num_rows == 0
 
 

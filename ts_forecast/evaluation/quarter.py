@@ -18,7 +18,7 @@ from ts_forecast.datasets.quarter import current_datasets, load_panel
 from ts_forecast.db.engine import exclusive
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import DatabaseError, EvaluationError
-from ts_forecast.evaluation.scoring import ALL, metric_names, score_model, seasonal_scales
+from ts_forecast.evaluation.scoring import ALL, metric_names, score_models, seasonal_scales
 from ts_forecast.evaluation.scoring import horizon_buckets as buckets_of
 from ts_forecast.evaluation.summary import summarize
 from ts_forecast.pipeline import Pipeline
@@ -43,6 +43,7 @@ from ts_forecast.tracking.runs import (
 )
 
 CODE_VERSION = 1
+_ROWS_AT_ONCE = 2_000_000
 """Part of the fingerprint: raise it when the same slice would get other scores."""
 
 ARTIFACT_NAME = "series_scores"
@@ -76,6 +77,7 @@ class _Slice:
 
     content_hash: str
     run_id: int
+    rows: int
     models: dict[int, str]
 
 
@@ -170,7 +172,7 @@ def _published(
             _bounds(experiment_id, quarter) | {"model_id": model_id},
         )
     }
-    return _Slice(version.content_hash, version.run_id, models)
+    return _Slice(version.content_hash, version.run_id, version.rows, models)
 
 
 def _has_actuals(session: Session, experiment_id: int, quarter: Quarter) -> bool:
@@ -218,16 +220,18 @@ def _score(
     experiment_id: int,
     published: _Slice,
 ) -> pd.DataFrame:
-    """Scores of all models: ``model, model_id``, then the columns of ``score_model``."""
+    """Scores of all models: ``model``, then the columns of ``score_models``."""
     scales = _scales(engine, pipeline, quarter)
     parts = []
-    for model_id, name in published.models.items():
-        # One model at a time: a slice may be larger than the memory.
-        rows = read_slice(engine, experiment_id=experiment_id, quarter=quarter, model_id=model_id)
-        scores = score_model(rows, pipeline, scales)
-        scores.insert(0, "model", name)
-        scores.insert(1, "model_id", model_id)
-        parts.append(scores)
+    # As many models at a time as the memory surely holds: a slice may be larger than it.
+    per_model = published.rows // max(len(published.models), 1)
+    at_once = max(_ROWS_AT_ONCE // max(per_model, 1), 1)
+    ids = list(published.models)
+    for begin in range(0, len(ids), at_once):
+        some = ids[begin : begin + at_once]
+        rows = read_slice(engine, experiment_id=experiment_id, quarter=quarter, model_ids=some)
+        parts.append(score_models(rows, pipeline, scales))
+        parts[-1].insert(0, "model", parts[-1]["model_id"].map(published.models))
     now = in_transaction(
         engine,
         lambda session: _published(session, experiment_id, pipeline, quarter),

@@ -1,4 +1,4 @@
-"""Scores of one model's forecasts, for each series and horizon bucket.
+"""Scores of models' forecasts, for each series and horizon bucket.
 
 Pure: Arrow and arrays in, a frame out. Every loss comes from ``utilsforecast.losses``; here stands
 only how rows are grouped and what a score is scaled by. Their distribution over series is
@@ -26,7 +26,7 @@ ALL = "all"
 """The bucket of every step ahead."""
 
 _BUCKETS = 4
-_CHUNK_ROWS = 1_000_000
+_CHUNK_ROWS = 500_000
 _FORECAST = "forecast"
 _KEYS = ["unique_id", "horizon_bucket"]
 
@@ -95,19 +95,28 @@ def seasonal_scales(panel: Panel, season: int) -> pd.DataFrame:
 def score_model(
     rows: pa.Table, pipeline: Pipeline, scales: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Score one model's forecasts.
+    """Score one model's forecasts: ``score_models``, whoever the rows say made them."""
+    rows = rows.select([name for name in rows.column_names if name != "model_id"])
+    rows = rows.append_column("model_id", pa.repeat(pa.scalar(0), rows.num_rows))
+    return score_models(rows, pipeline, scales).drop(columns="model_id")
+
+
+def score_models(
+    rows: pa.Table, pipeline: Pipeline, scales: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Score the forecasts of models, all in one frame: the library's price is one for each call.
 
     Args:
-        rows: ``unique_id, horizon, predicted_value, actual_value`` and, where the pipeline has
-            levels, ``quantiles`` in the order of ``pipeline.quantiles``. Rows without an actual
+        rows: ``model_id, unique_id, horizon, predicted_value, actual_value`` and, where the pipeline
+            has levels, ``quantiles`` in the order of ``pipeline.quantiles``. Rows without an actual
             value are left out; a model without quantiles has no scores of them.
         scales: of ``seasonal_scales``; a series that it lacks has no MASE and no RMSSE.
 
     Returns:
-        One row for each series and bucket that has an actual value (``all`` among the buckets),
-        sorted: ``unique_id, horizon_bucket, observations`` and a column for each of
-        ``metric_names(pipeline)``, NaN where the metric is not defined (a scale or all actuals are
-        zero, for example). Percentages are fractions: MAPE 0.1 is 10 %, coverage 0.8 is 80 %.
+        One row for each model, series and bucket that has an actual value (``all`` among the
+        buckets), sorted: ``model_id, unique_id, horizon_bucket, observations`` and a column for each
+        of ``metric_names(pipeline)``, NaN where the metric is not defined (a scale or all actuals
+        are zero, for example). Percentages are fractions: MAPE 0.1 is 10 %, coverage 0.8 is 80 %.
 
     Raises:
         EvaluationError: the quantiles of a row are not as many as the pipeline's, or a horizon is
@@ -115,49 +124,79 @@ def score_model(
     """
     rows = rows.filter(pc.is_valid(rows["actual_value"]))
     names = metric_names(pipeline)
-    columns = [*_KEYS, "observations", *names]
+    columns = ["model_id", *_KEYS, "observations", *names]
     if not rows.num_rows:
         return pd.DataFrame({name: pd.Series(dtype=_dtype(name)) for name in columns})
     buckets = horizon_buckets(pipeline.horizon)
     parts: list[pd.DataFrame] = []
-    rows, series, unique_ids = _by_series(rows)
-    for start, stop in _chunks(series):
-        frame = _arranged(rows.slice(start, stop - start), series[start:stop], pipeline, buckets)
-        parts.append(_losses_of(frame.drop(columns="horizon_bucket"), pipeline))
-        parts.append(_losses_of(frame, pipeline))
-    scores = pd.concat(parts, ignore_index=True)
-    scores["horizon_bucket"] = scores["horizon_bucket"].fillna(-1).astype(int)
-    scores = scores.sort_values(_KEYS, ignore_index=True)
-    _scale(scores, pipeline, scales, unique_ids)
     labels = np.array([ALL, *(bucket.label for bucket in buckets)], dtype=object)
+    for alike in _alike(rows):
+        part, group, models, unique_ids = _grouped(alike)
+        for start, stop in _chunks(group):
+            frame = _arranged(part.slice(start, stop - start), group[start:stop], pipeline, buckets)
+            scores = _losses_of(frame, pipeline)
+            model, series = np.divmod(scores["unique_id"].to_numpy(), len(unique_ids))
+            _scale(scores, pipeline, scales, unique_ids, series)
+            scores["model_id"], scores["unique_id"] = models[model], unique_ids[series]
+            parts.append(scores)
+    scores = pd.concat(parts, ignore_index=True)
+    scores = scores.sort_values(["model_id", *_KEYS], ignore_index=True)
     scores["horizon_bucket"] = labels[scores["horizon_bucket"].to_numpy() + 1]
-    scores["unique_id"] = unique_ids[scores["unique_id"].to_numpy()]
     scores = scores.reindex(columns=columns)
     scores[list(names)] = scores[list(names)].where(np.isfinite(scores[list(names)]))
     return scores
 
 
 def _dtype(name: str) -> str:
-    return {"unique_id": "object", "horizon_bucket": "object", "observations": "int64"}.get(
-        name, "float64"
-    )
+    return {
+        "unique_id": "object",
+        "horizon_bucket": "object",
+        "observations": "int64",
+        "model_id": "int64",
+    }.get(name, "float64")
 
 
-def _by_series(rows: pa.Table) -> tuple[pa.Table, npt.NDArray[np.int32], npt.NDArray[np.object_]]:
-    """The rows, each series together; the series' number of each row; the names, sorted."""
-    encoded = rows["unique_id"].combine_chunks().dictionary_encode()
-    found = np.asarray(encoded.dictionary.to_pylist(), dtype=object)
+def _alike(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows of models that have quantiles, and of those that do not; without the column if so."""
+    if "quantiles" not in rows.column_names:
+        yield rows
+        return
+    bare = rows.filter(pc.is_null(rows["quantiles"]))["model_id"].unique()
+    lacks = pc.is_in(rows["model_id"], value_set=bare)
+    for part in (rows.filter(pc.invert(lacks)), rows.filter(lacks).drop_columns("quantiles")):
+        if part.num_rows:
+            yield part
+
+
+def _grouped(
+    rows: pa.Table,
+) -> tuple[pa.Table, npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.object_]]:
+    """The rows, each series of each model together, and the number of the group of each.
+
+    The number is the place of the model times the number of series, plus that of the series: places in
+    the last two that are returned, sorted.
+    """
+    model, models = _numbered(rows["model_id"])
+    series, unique_ids = _numbered(rows["unique_id"])
+    group = model * len(unique_ids) + series
+    if (np.diff(group) < 0).any():
+        order = np.argsort(group, kind="stable")
+        rows, group = rows.take(pa.array(order)), group[order]
+    return rows, group, models, unique_ids
+
+
+def _numbered(values: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """The rank of each value among the different ones; those, sorted."""
+    encoded = values.combine_chunks().dictionary_encode()
+    plain = encoded.dictionary.to_pylist()
+    found = np.asarray(plain, dtype=object if isinstance(plain[0], str) else np.int64)
     order = np.argsort(found)
-    rank = np.empty(len(found), dtype=np.int32)
-    rank[order] = np.arange(len(found), dtype=np.int32)
-    series = rank[encoded.indices.to_numpy()]
-    if (np.diff(series) < 0).any():
-        by_series = np.argsort(series, kind="stable")
-        rows, series = rows.take(pa.array(by_series)), series[by_series]
-    return rows, series, found[order]
+    rank = np.empty(len(found), dtype=np.int64)
+    rank[order] = np.arange(len(found))
+    return rank[encoded.indices.to_numpy()], found[order]
 
 
-def _chunks(series: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
+def _chunks(series: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Bounds of chunks of rows that end where a series ends: they bound the memory."""
     ends = [*(np.flatnonzero(np.diff(series)) + 1), len(series)]
     start = 0
@@ -169,11 +208,14 @@ def _chunks(series: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
 
 def _arranged(
     rows: pa.Table,
-    series: npt.NDArray[np.int32],
+    series: npt.NDArray[np.int64],
     pipeline: Pipeline,
     buckets: Sequence[HorizonBucket],
 ) -> pd.DataFrame:
-    """The rows as the library wants them, with small integers for series and buckets."""
+    """The rows as the library wants them, with small integers for series and buckets.
+
+    Each row stands twice: in its bucket, and in -1, that of every step ahead.
+    """
     horizon = rows["horizon"].to_numpy()
     if horizon.min() < 1 or horizon.max() > pipeline.horizon:
         raise EvaluationError(
@@ -188,7 +230,8 @@ def _arranged(
         "y": rows["actual_value"].to_numpy(),
         _FORECAST: rows["predicted_value"].to_numpy(),
     }
-    return pd.DataFrame(columns | _quantile_columns(rows, pipeline))
+    frame = pd.DataFrame(columns | _quantile_columns(rows, pipeline))
+    return pd.concat([frame.assign(horizon_bucket=np.int8(-1)), frame], ignore_index=True)
 
 
 def _quantile_columns(rows: pa.Table, pipeline: Pipeline) -> dict[str, npt.NDArray[Any]]:
@@ -217,12 +260,11 @@ def _quantile_names(pipeline: Pipeline) -> list[str]:
 
 
 def _losses_of(frame: pd.DataFrame, pipeline: Pipeline) -> pd.DataFrame:
-    """Every unscaled loss, for each series and, where the frame has them, each bucket."""
+    """Every unscaled loss, for each series and bucket."""
     import utilsforecast.losses as losses
 
     # The library groups by series and by one further column, which it calls the cutoff.
-    keys = [name for name in _KEYS if name in frame]
-    further = "horizon_bucket"
+    keys, further = _KEYS, "horizon_bucket"
     scores = frame.groupby(keys, sort=True).size().rename("observations").to_frame()
 
     def add(name: str, result: pd.DataFrame, column: str = _FORECAST) -> None:
@@ -265,11 +307,16 @@ def _scale(
     pipeline: Pipeline,
     scales: pd.DataFrame | None,
     unique_ids: npt.NDArray[np.object_],
+    series: npt.NDArray[np.int64],
 ) -> None:
-    """Add MASE and RMSSE, which the library defines as a loss over the seasonal naive's."""
+    """Add MASE and RMSSE, which the library defines as a loss over the seasonal naive's.
+
+    Args:
+        series: the place of each score's series in ``unique_ids``.
+    """
     if not {"mase", "rmsse"} & set(pipeline.metrics) or scales is None:
         return
-    of_row = scales.reindex(unique_ids).iloc[scores["unique_id"].to_numpy()]
+    of_row = scales.reindex(unique_ids).iloc[series]
     with np.errstate(divide="ignore", invalid="ignore"):
         if "mase" in pipeline.metrics:
             scores["mase"] = scores["mae"].to_numpy() / of_row["absolute"].to_numpy()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -158,17 +159,26 @@ def slice_version(session: Session, experiment_id: int, quarter: Quarter) -> Sli
 
 
 def read_slice(
-    engine: Engine, *, experiment_id: int, quarter: Quarter, model_id: int | None = None
+    engine: Engine,
+    *,
+    experiment_id: int,
+    quarter: Quarter,
+    model_ids: Sequence[int] | None = None,
 ) -> pa.Table:
-    """The rows of a slice, in ``PREDICTION_SCHEMA``; empty if there is none."""
+    """The rows of a slice, in ``PREDICTION_SCHEMA``; empty if there is none.
+
+    Args:
+        model_ids: of these models alone.
+    """
     query = (
         f"SELECT {', '.join(PREDICTION_SCHEMA.names)} FROM predictions "
         "WHERE experiment_id = $1 AND prediction_date >= $2 AND prediction_date < $3"
     )
     parameters = [experiment_id, quarter.start, quarter.end]
-    if model_id is not None:
-        query += " AND model_id = $4"
-        parameters.append(model_id)
+    if model_ids is not None:
+        places = (f"${len(parameters) + n + 1}" for n in range(len(model_ids)))
+        query += f" AND model_id IN ({', '.join(places)})"
+        parameters += model_ids
     return read_arrow(engine, query, parameters).cast(PREDICTION_SCHEMA)
 
 
