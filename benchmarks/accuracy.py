@@ -40,6 +40,7 @@ from ts_forecast.db import migrate
 from ts_forecast.db.database import Database, open_database
 from ts_forecast.db.embedded import stop_embedded
 from ts_forecast.db.retry import in_transaction
+from ts_forecast.evaluation.calibration import calibrate
 from ts_forecast.evaluation.champion import choose_champion
 from ts_forecast.evaluation.quarter import score_quarter
 from ts_forecast.pipeline import Pipeline
@@ -230,7 +231,8 @@ def _fit(settings: Settings, pipeline: Pipeline, name: str, quarter: Quarter) ->
     warnings.simplefilter("ignore")
     database = open_database(settings)
     try:
-        train_quarter(database.engine, settings, pipeline, pipeline.model(name), quarter)
+        spec = pipeline.model(name)
+        train_quarter(database.engine, settings, pipeline, spec, quarter, calibrate=calibrate)
     finally:
         database.dispose()
 

@@ -32,7 +32,7 @@ _UNSEARCHED = _RESERVED | {"inference_input_size_multiplier"}
 _UNLIMITED = 3
 # Regressions on lags, by what fits them; their parameters are in the snapshot too.
 _REGRESSIONS = {"LEAR": ("scikit-learn", "numpy"), "LightGBM": ("lightgbm", "mlforecast")}
-_OF_LEAR = ("criterion", "exogenous_lags", "lags", "level", "windows")
+_OF_LEAR = ("criterion", "exogenous_lags", "lags", "level", "refit", "windows")
 _OF_LIGHTGBM = ("differences", "exogenous_lags", "lags")
 # Set by the trainer, or of classification.
 _NOT_OF_LIGHTGBM = {"class_weight", "importance_type", "n_jobs", "objective", "random_state"}
@@ -94,9 +94,10 @@ class ModelKind:
                 return f"{name}: found {values!r}, a list of positive whole numbers is wanted"
         if parameters.get("criterion", "aic") not in ("aic", "bic") and self.name == "LEAR":
             return f"criterion: found {parameters['criterion']!r}, aic or bic is wanted"
-        level = parameters.get("level", 0)
-        if self.name == "LEAR" and not (type(level) is int and level >= 0):
-            return f"level: found {level!r}, a whole number of seasons is wanted"
+        for name, what in (("level", "seasons"), ("refit", "cutoffs")):
+            value = parameters.get(name, 0)
+            if self.name == "LEAR" and not (type(value) is int and value >= 0):
+                return f"{name}: found {value!r}, a whole number of {what} is wanted"
         return ""
 
 

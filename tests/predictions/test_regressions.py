@@ -26,6 +26,7 @@ MODELS = [
     pytest.param({"model": "LEAR", "transform": "asinh"}, id="LEAR"),
     pytest.param({"model": "LEAR", "parameters": {"windows": [30, 60]}}, id="LEAR-windows"),
     pytest.param({"model": "LEAR", "parameters": {"level": 2}}, id="LEAR-level"),
+    pytest.param({"model": "LEAR", "parameters": {"refit": 3}}, id="LEAR-refit"),
     pytest.param({"model": "LightGBM", "transform": "robust", "parameters": TREES}, id="LightGBM"),
     pytest.param(
         {"model": "LightGBM", "parameters": {**TREES, "differences": [1]}},
@@ -166,6 +167,32 @@ def test_lear__measured_from_a_level__follows_a_shift_that_it_never_saw() -> Non
     np.testing.assert_allclose(after - before, 1e4, rtol=1e-6)
 
 
+def test_lear__refit__learns_within_the_quarter_what_has_changed() -> None:
+    rng = np.random.default_rng(0)
+    dates = pd.date_range("2015-01-01", "2015-12-31")
+    promotion = rng.normal(size=len(dates))
+    y = np.where(dates < "2015-10-01", 3.0, -3.0) * promotion + 0.1 * rng.normal(size=len(dates))
+    frame = pd.DataFrame({"unique_id": "a", "ds": dates, "y": y, "promotion": promotion})
+    errors = {}
+    for refit in (0, 7):
+        model = {"model": "LEAR", "parameters": {"refit": refit, "windows": [30], "lags": [1]}}
+        own = {"levels": [], "horizon": 7, "step": 1, "exogenous": {"future": ["promotion"]}}
+        pipe = pipeline(model, **own)
+        panel = Panel.from_frame(frame, pipe)
+        issued = panel.issued(pipe.slice_plan(QUARTER), pipe)
+        outputs = forecast_pairs(fitted_model(pipe, frame), pipe, panel, issued)
+        rows = panel.rows_at(issued.series[:, None], issued.cutoff[:, None] + np.arange(1, 8))
+        error = np.where(rows >= 0, np.abs(outputs[:, :, 0] - panel.y[rows]), np.nan)
+        of_first_week = issued.cutoff < issued.cutoff.min() + 7
+        errors[refit] = np.nanmean(error[of_first_week]), np.nanmean(error[-40:])
+
+    (early, late), (early_anew, late_anew) = errors[0], errors[7]
+
+    # Nothing of the change was known in the first days.
+    assert early_anew > 2 and early > 2 and late > 2
+    assert late_anew < 1
+
+
 def test_lear__a_column_out_of_this_world__moves_forecasts_by_no_more_than_it_has_ever_moved() -> (
     None
 ):
@@ -268,6 +295,7 @@ def test_fit_model__lightgbm_twice__same_forecasts() -> None:
         ({"model": "LEAR", "parameters": {"lags": [0]}}, "lags: found \\[0\\]"),
         ({"model": "LEAR", "parameters": {"criterion": "best"}}, "criterion: found 'best'"),
         ({"model": "LEAR", "parameters": {"level": -1}}, "level: found -1"),
+        ({"model": "LEAR", "parameters": {"refit": 1.5}}, "refit: found 1.5"),
         ({"model": "LightGBM", "parameters": {"differences": 7}}, "differences: found 7"),
         ({"model": "LEAR", "transform": "log"}, "transform"),
         ({"ensemble": "mean", "of": ["a", "b"], "transform": "asinh"}, "nothing else"),

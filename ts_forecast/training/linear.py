@@ -3,13 +3,13 @@
 Inputs of every step are the blocks of ``lagged_inputs`` and the indicators of the step's own calendar;
 which of the hundreds count is the lasso's choice, its penalty an information criterion's (Lago, Marcjasz,
 De Schutter and Weron 2021, for any frequency). Forecasts are sums of products, made for all cutoffs of a
-quarter at once. One model a series.
+quarter at once, or for all between two estimates where they are estimated anew. One model a series.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from ts_forecast.training.lagged_inputs import (
 )
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 DEFAULTS: Mapping[str, Any] = {
     "lags": [1, 2, 3, 7],
@@ -35,6 +36,7 @@ DEFAULTS: Mapping[str, Any] = {
     "criterion": "aic",
     "windows": [],
     "level": 0,
+    "refit": 0,
 }
 # Fewer cutoffs than this say nothing about a lasso; the last season is repeated instead.
 _FEWEST = 10
@@ -48,24 +50,53 @@ class LinearSeries:
         weights: ``[horizon, inputs]``, of inputs as they are.
         intercepts: ``[horizon]``.
         low, high: where inputs are cut off, ``[horizon, inputs]``.
+        until: grid index of the last row of the panel that it was fitted on.
     """
 
     weights: FloatArray
     intercepts: FloatArray
     low: FloatArray
     high: FloatArray
+    until: int
 
 
 def fit_linear(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> dict[str, LinearSeries]:
-    """The regressions of every series of a filled panel, by ``unique_id``."""
+    """The regressions of the series of a filled panel that have cutoffs enough, by ``unique_id``."""
     settings = {**DEFAULTS, **spec.parameters}
     pairs = training_pairs(panel, pipeline, max(settings["lags"]) * pipeline.season)
     fitted = {}
     for place, unique_id in enumerate(panel.unique_ids):
         mine = pairs.series == place
-        own = Issued(pairs.series[mine], pairs.cutoff[mine])
-        fitted[unique_id] = _fit_series(pipeline, spec, panel, own, settings)
+        if mine.sum() >= _FEWEST:
+            own = Issued(pairs.series[mine], pairs.cutoff[mine])
+            fitted[unique_id] = _fit_series(pipeline, spec, panel, own, settings)
     return fitted
+
+
+def _estimates(
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    fitted: Mapping[str, LinearSeries],
+    panel: Panel,
+    issued: Issued,
+    every: int,
+) -> Iterator[tuple[Mapping[str, LinearSeries], IntArray]]:
+    """Which regressions forecast which pairs: the fitted ones, or what is estimated on the way.
+
+    They are estimated anew at every so many cutoffs of the pipeline's step, counted from the grid's
+    origin, so that a forecast does not depend on which others are asked for.
+    """
+    if not every:
+        yield fitted, np.arange(len(issued))
+        return
+    until = max((model.until for model in fitted.values()), default=-1)
+    step = pipeline.step
+    anchors = (issued.cutoff + 1) // step // every * every * step - 1
+    for anchor in np.unique(anchors).tolist():
+        models = fitted
+        if anchor > until:
+            models = fit_linear(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
+        yield models, np.flatnonzero(anchors == anchor)
 
 
 def forecast_linear(
@@ -77,22 +108,24 @@ def forecast_linear(
 ) -> FloatArray:
     """Forecasts of all pairs, ``[pairs, horizon]``.
 
-    A series that began after the fit repeats its last season.
+    With ``refit`` the regressions are estimated anew on the way, from what is known then. A series that
+    no regression has seen repeats its last season.
     """
     settings = {**DEFAULTS, **spec.parameters}
     common, own = _inputs(pipeline, spec, panel, issued, settings)
     outputs = np.empty((len(issued), pipeline.horizon))
-    for place in np.unique(issued.series):
-        mine = np.flatnonzero(issued.series == place)
-        model = fitted.get(panel.unique_ids[place])
-        if model is None:
-            model = _last_season(pipeline, common.shape[1] + own.shape[2])
-        for step in range(pipeline.horizon):
-            inputs = np.hstack([common[mine], own[mine, step]])
-            inputs = np.clip(inputs, model.low[step], model.high[step])
-            # Sums of rows, each by itself: a forecast does not depend on those beside it.
-            outputs[mine, step] = (inputs * model.weights[step]).sum(axis=1)
-        outputs[mine] += model.intercepts
+    for models, places in _estimates(pipeline, spec, fitted, panel, issued, settings["refit"]):
+        for series in np.unique(issued.series[places]):
+            mine = places[issued.series[places] == series]
+            model = models.get(panel.unique_ids[series])
+            if model is None:
+                model = _last_season(pipeline, common.shape[1] + own.shape[2])
+            for step in range(pipeline.horizon):
+                inputs = np.hstack([common[mine], own[mine, step]])
+                inputs = np.clip(inputs, model.low[step], model.high[step])
+                # Sums of rows, each by itself: a forecast does not depend on those beside it.
+                outputs[mine, step] = (inputs * model.weights[step]).sum(axis=1)
+            outputs[mine] += model.intercepts
     return outputs + _levels(pipeline, panel, issued, settings)
 
 
@@ -133,8 +166,6 @@ def _fit_series(
 ) -> LinearSeries:
     common, own = _inputs(pipeline, spec, panel, pairs, settings)
     actual = targets(panel, pipeline, pairs) - _levels(pipeline, panel, pairs, settings)
-    if len(pairs) < _FEWEST:
-        return _last_season(pipeline, common.shape[1] + own.shape[2])
     fits = []
     for window in settings["windows"] or [len(pairs)]:
         last = slice(max(0, len(pairs) - window), None)
@@ -150,7 +181,8 @@ def _fit_series(
         for find in (np.min, np.max)
     )
     # A trend may leave what was seen, by as much as was seen; a mistyped load may not leave the world.
-    return LinearSeries(weights, intercepts, 2 * low - high, 2 * high - low)
+    until = int((panel.first + np.diff(panel.indptr) - 1).max())
+    return LinearSeries(weights, intercepts, 2 * low - high, 2 * high - low, until)
 
 
 def _fit_window(
@@ -201,4 +233,4 @@ def _last_season(pipeline: Pipeline, n_inputs: int) -> LinearSeries:
     steps = np.arange(pipeline.horizon)
     weights[steps, steps % pipeline.season] = 1.0
     bounds = np.full(weights.shape, np.inf)
-    return LinearSeries(weights, np.zeros(pipeline.horizon), -bounds, bounds)
+    return LinearSeries(weights, np.zeros(pipeline.horizon), -bounds, bounds, -1)
