@@ -28,8 +28,8 @@ test: $(VENV)/.installed-dev ## Set everything up and run the tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: test-long
-test-long: $(VENV)/.installed-dev ## Weeks and a random year of files, with parts killed meanwhile (WEEKS_SEED, WEEKS_ROUNDS)
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m long -s tests/end_to_end
+test-long: $(VENV)/.installed-dev ## What takes minutes: weeks and a random year of files, more faults (WEEKS_SEED, WEEKS_ROUNDS)
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m long -s tests
 
 .PHONY: check
 check: lint lint-sql types imports generated test ## Exactly what CI checks

@@ -205,6 +205,7 @@ def test_backfill__asset_pages__have_metadata_and_window_datasets(backfilled: De
     assert [(r["startKey"], r["status"]) for r in ranges] == [("2022-04-01", "MATERIALIZED")]
 
 
+@pytest.mark.long
 def test_backfill__again__trains_nothing(backfilled: Deployment) -> None:
     runs = backfilled.rows("SELECT run_id, run_uuid FROM runs ORDER BY 1")
     server = backfilled.webserver

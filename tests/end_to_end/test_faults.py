@@ -41,6 +41,8 @@ pytestmark = pytest.mark.timeout(400)
 REPOSITORY = Path(__file__).parents[2]
 QUARTER = Quarter(2023, 2)
 SERIES = 150
+# Moments are drawn at random: the first says whether it works at all, the others are for `make test-long`.
+SEVERAL = [0, *(pytest.param(attempt, marks=pytest.mark.long) for attempt in (1, 2, 3))]
 FORECAST = """
 import sys
 from pathlib import Path
@@ -200,7 +202,7 @@ def test_slice__definition__is_what_the_rest_of_this_file_counts(shop: Shop) -> 
     assert shop.rows == reached * SERIES * 2
 
 
-@pytest.mark.parametrize("attempt", range(4))
+@pytest.mark.parametrize("attempt", SEVERAL[:4])
 def test_forecast_quarter__step_killed__readers_see_no_part(shop: Shop, attempt: int) -> None:
     shift = 100.0 * (attempt + 1)
     shop.write(shift)
@@ -219,7 +221,7 @@ def test_forecast_quarter__step_killed__readers_see_no_part(shop: Shop, attempt:
     assert readers.seen == {shop.rows}
 
 
-@pytest.mark.parametrize("attempt", range(2))
+@pytest.mark.parametrize("attempt", SEVERAL[:2])
 def test_forecast_quarter__database_killed__readers_see_no_part(shop: Shop, attempt: int) -> None:
     shop.write(-100.0 * (attempt + 1))
     database = open_database(shop.settings)
@@ -237,6 +239,7 @@ def test_forecast_quarter__database_killed__readers_see_no_part(shop: Shop, atte
     assert readers.seen == {shop.rows}
 
 
+@pytest.mark.long
 def test_materialize__run_killed__the_next_one_completes_it(shop: Shop) -> None:
     """The whole Dagster run, with its fork servers and steps: nobody is left, and nothing is half."""
     shop.write(-500.0)

@@ -203,6 +203,7 @@ def test_run_killed_then_cancelled__the_next_one_resumes(shop: Shop) -> None:
     assert shop.resumed_at() > 0
 
 
+@pytest.mark.long
 def test_last_attempt_killed__no_row_stays_running(shop: Shop) -> None:
     run = shop.start(retries={"disabled": {}})
 

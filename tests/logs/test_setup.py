@@ -104,13 +104,12 @@ def test_install__again__does_not_write_twice(settings: Settings) -> None:
 
 
 def test_install__others_handlers_and_levels__stay(settings: Settings) -> None:
-    root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    root, dagster = logging.getLogger(), logging.getLogger("dagster")
+    before, levels = list(root.handlers), (root.level, dagster.level)
     install(changed(settings, log_to_database=False))
 
     assert root.handlers[: len(before)] == before
-    assert root.level == level
-    assert logging.getLogger("dagster").level == logging.NOTSET
+    assert (root.level, dagster.level) == levels
     assert {logging.getLogger(name).level for name in OURS} == {logging.INFO}
 
 

@@ -207,6 +207,7 @@ def rows(url: str) -> dict[str, list[tuple[Any, ...]]]:
     return found
 
 
+@pytest.mark.long
 def test_materialize__on_two_nodes__makes_the_rows_of_the_default_executor(
     cluster: str,
     database_url: str,
@@ -237,6 +238,7 @@ def test_materialize__on_two_nodes__makes_the_rows_of_the_default_executor(
     assert rays == ours
 
 
+@pytest.mark.long
 def test_run__without_an_address__has_a_ray_of_its_own_and_retries_a_step_that_died(
     deployment: Deployment, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

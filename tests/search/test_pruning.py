@@ -59,12 +59,12 @@ def test_fit_model__looker_raises__ends_with_its_error() -> None:
 def test_train_quarter__pruned_trials__say_so_and_are_the_same_again(
     searching: Searching, engine: Engine
 ) -> None:
-    problem = searching(space=SPACE, trials=9)
+    problem = searching(space=SPACE, trials=8)
 
     outcome = train(problem, engine)
 
     table = tried(engine, outcome.run_id)
-    assert len(table) == 9
+    assert len(table) == 8
     pruned = table[table["status"] == "pruned"]
     assert 0 < len(pruned) < 5, "the first five are never pruned"
     assert pruned["value"].isna().all()
