@@ -102,7 +102,7 @@ def serving(
         pipelines: content of the pipeline files, by name; their sources lie in ``data/raw``.
         variables: further environment variables.
     """
-    (folder / "pipelines").mkdir(exist_ok=True)
+    (folder / "pipelines").mkdir(parents=True, exist_ok=True)
     for name, definition in pipelines.items():
         text = yaml.safe_dump(definition, sort_keys=False)
         (folder / "pipelines" / f"{name}.yaml").write_text(text, encoding="utf-8")

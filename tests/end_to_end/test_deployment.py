@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,7 +22,7 @@ import pytest
 import requests
 
 from tests.end_to_end.problems import content, sales
-from tests.end_to_end.serving import Deployment, serving
+from tests.end_to_end.serving import REPOSITORY, Deployment, serving
 from ts_forecast.db.embedded import data_folder
 
 pytestmark = pytest.mark.timeout(900)
@@ -164,6 +166,43 @@ def newest_backfill(deployment: Deployment) -> list[dict[str, Any]]:
       results { id partitionNames assetSelection { path } } } } }"""
     found = deployment.webserver.query(query)["partitionBackfillsOrError"]["results"]
     return [one for one in found if one["assetSelection"] == [{"path": ["shop", "predictions"]}]]
+
+
+@pytest.mark.long
+def test_backfill_command__failed_quarter__stops_no_other_and_is_retried_alone(
+    deployment: Deployment,
+) -> None:
+    def command(first: str, last: str) -> subprocess.CompletedProcess[str]:
+        arguments = ["plain", "--from", first, "--to", last, "--server", deployment.address]
+        return subprocess.run(
+            [sys.executable, "-m", "assets.backfill_command", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=400,
+            cwd=REPOSITORY,
+        )
+
+    def made() -> list[str]:
+        query = (
+            "SELECT DISTINCT s.quarter_start::text FROM metric_summaries s JOIN runs USING (run_id) "
+            "JOIN experiments USING (experiment_id) WHERE experiment_name = 'plain' ORDER BY 1"
+        )
+        return [row[0] for row in deployment.rows(query)]
+
+    # Nothing has been observed in the last of them.
+    failed = command("2023-Q3", "2023-Q4")
+    others = made()
+    sales().query("unique_id == 'west' and ds >= '2023-10-01'").to_csv(
+        deployment.raw / "plain" / "until_december.csv", index=False
+    )
+    alone = command("2023-Q4", "2023-Q4")
+
+    assert failed.returncode == 1, failed.stderr
+    assert "not complete: 2023-Q4" in failed.stderr
+    assert "plain__datasets: " in failed.stderr and "Traceback" not in failed.stderr
+    assert others == ["2023-07-01"]
+    assert alone.returncode == 0, alone.stderr
+    assert made() == ["2023-07-01", "2023-10-01"]
 
 
 def test_backfill__all_assets__has_every_row_of_the_definition(backfilled: Deployment) -> None:

@@ -122,7 +122,9 @@ def test_weeks__a_random_year_and_random_kills__end_as_a_clean_rebuild(
     rounds = int(os.environ.get("WEEKS_ROUNDS", 8))
     print(f"WEEKS_SEED={seed} WEEKS_ROUNDS={rounds}")
     chance = random.Random(seed)
-    with serving(tmp_path, {"year": definition("year")}, VARIABLES) as deployment:
+    # Beside what is rebuilt.
+    folder = tmp_path / "served"
+    with serving(folder, {"year": definition("year")}, VARIABLES) as deployment:
         source = Source(deployment.raw / "year")
         with killing(deployment, random.Random(chance.random())):
             arrive(source, chance, rounds)
