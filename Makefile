@@ -16,7 +16,7 @@ help: ## Explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
-demo: $(VENV)/.installed ## Set everything up, forecast eight quarters, serve the UI (UI=0: do not serve)
+demo: $(VENV)/.installed ## Set everything up, forecast six quarters, serve the UI (UI=0: do not serve)
 	@$(BIN)/ts-forecast demo $(if $(filter 0,$(UI)),--no-ui)
 
 .PHONY: dev
