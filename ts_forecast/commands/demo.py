@@ -36,7 +36,7 @@ def demo(
     ] = True,
     port: Annotated[int, typer.Option(help="Port of the UI.", min=1, max=65535)] = 3000,
 ) -> None:
-    """Forecast eight quarters of airline passengers with three models, then serve the UI.
+    """Forecast six quarters of airline passengers with three models, then serve the UI.
 
     A second time it finds its work done and only serves.
     """
