@@ -36,7 +36,7 @@ def test_definitions__loaded__without_torch_and_for_little_more_than_dagster_and
     )
     libraries = "dagster, pandas, pyarrow.parquet, sqlalchemy.orm, pydantic_settings"
     ours, theirs = [], []
-    for _ in range(3):
+    for _ in range(2):
         ours.append(json.loads(run(timed.format(modules="assets.definitions"))))
         theirs.append(json.loads(run(timed.format(modules=libraries))))
 

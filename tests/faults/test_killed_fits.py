@@ -156,6 +156,7 @@ def shop(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
     database.dispose()
 
 
+@pytest.mark.long
 def test_step_and_fork_server_killed__the_same_run_ends_with_the_model(shop: Shop) -> None:
     run = shop.start()
     first = shop.fitting()
