@@ -75,11 +75,13 @@ def main(
         for turn in range(repeat):
             place = Path(folder) / f"script{turn}"
             plain, load = _script(place, problem.definition, source, chosen, threads, minutes)
+            console.print(f"script: {plain:.1f} s")
             runs = {}
             for count in counts:
                 where = Path(folder) / f"{count}_slots{turn}"
                 runs[count] = _ours(where, case, problem.definition, source, chosen, count, minutes)
                 shutil.rmtree(where)
+                console.print(f"backfill, {count} slots: {runs[count].seconds:.1f} s")
             _print(size, plain, load, threads, runs)
             if timeline:
                 for count, run in runs.items():
