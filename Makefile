@@ -24,10 +24,8 @@ dev: $(VENV)/.installed ## Serve the UI on the embedded PostgreSQL, or on DATABA
 	@$(BIN)/ts-forecast dev
 
 .PHONY: test
-# In the order of the folders: files of few tests and many minutes must not come last.
 test: $(VENV)/.installed-dev ## Set everything up and run the tests
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile \
-	  --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 .PHONY: test-long
 test-long: $(VENV)/.installed-dev ## What takes minutes: weeks and a random year of files, more faults (WEEKS_SEED, WEEKS_ROUNDS)
