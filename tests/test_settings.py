@@ -54,13 +54,8 @@ def test_load_settings__typo_in_the_environment__is_refused(
         load_settings()
 
 
-OPTIONAL = ("TS_FORECAST_SLOTS", "TS_FORECAST_DEVICES", "DATABASE_URL")
-
-
-@pytest.mark.parametrize("name", OPTIONAL)
+@pytest.mark.parametrize("name", ["TS_FORECAST_SLOTS", "TS_FORECAST_DEVICES", "DATABASE_URL"])
 def test_load_settings__blank__is_not_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for other in OPTIONAL:
-        monkeypatch.delenv(other, raising=False)
     # As `${TS_FORECAST_SLOTS:-}` in a compose file leaves it.
     monkeypatch.setenv(name, "")
 

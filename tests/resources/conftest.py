@@ -26,9 +26,9 @@ sys.path.insert(0, str(HERE))
 from executor_harness import Deployment  # noqa: E402
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """An embedded server and an instance made from the repository's dagster.yaml."""
+    """An embedded server, an instance of the repository's dagster.yaml, and their environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATABASE_URL", "TS_FORECAST_SLOTS"):
             patch.delenv(name, raising=False)
