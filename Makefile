@@ -24,8 +24,9 @@ dev: $(VENV)/.installed ## Serve the UI on the embedded PostgreSQL, or on DATABA
 	@$(BIN)/ts-forecast dev
 
 .PHONY: test
+# In the folders' order: sorted by their number of tests, files of few tests and many minutes come last.
 test: $(VENV)/.installed-dev ## Set everything up and run the tests
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-long
 test-long: $(VENV)/.installed-dev ## What takes minutes: weeks and a random year of files, more faults (WEEKS_SEED, WEEKS_ROUNDS)
