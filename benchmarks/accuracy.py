@@ -14,7 +14,6 @@ import os
 
 # Read by torch and BLAS when they are loaded, here and in the processes below.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import shutil
 import tempfile
@@ -34,7 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import text
 
-from resources.devices import usable_cores
+from ts_forecast.cores import usable_cores
 from ts_forecast.datasets.quarter import ingest_quarters
 from ts_forecast.db import migrate
 from ts_forecast.db.database import Database, open_database

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ray_on_this_host import DASHBOARD_VARIABLE, ray_on_this_host
-from resources.devices import usable_cores
 from resources.gpu_executor import GPU_POOL, ensure_pool_limits, gpu_executor
 from resources.instance import dagster_environment, prepare_dagster_home
 from resources.ray_executor import ray_executor
+from ts_forecast.cores import usable_cores
 from ts_forecast.db.database import open_database
 from ts_forecast.db.embedded import stop_embedded
 from ts_forecast.settings import load_settings

@@ -91,7 +91,7 @@ def main() -> None:
     for number, (name, series, days, parameters) in enumerate(CASES):
         answer = subprocess.run(
             [sys.executable, "-m", "benchmarks.fit_memory", "--case", str(number)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=True,

@@ -10,10 +10,6 @@ multiplied out.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import time
 import warnings
 from typing import Annotated, Any

@@ -27,8 +27,8 @@ from rich.table import Table
 from benchmarks.deployment import backfill, lay_out, served
 from benchmarks.overhead_cases import NAMES, build_case
 from benchmarks.timeline import HEADINGS, Span, busy_share, last_row, shares, spans_of
-from resources.devices import thread_environment, usable_cores
 from resources.instance import dagster_environment
+from ts_forecast.cores import thread_environment, usable_cores
 from ts_forecast.db.database import open_database
 from ts_forecast.db.embedded import stop_embedded
 from ts_forecast.quarters import Quarter

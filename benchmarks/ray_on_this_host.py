@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from resources.devices import usable_cores
+from ts_forecast.cores import usable_cores
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 DASHBOARD_VARIABLE = "BENCHMARK_RAY_DASHBOARD"

@@ -20,8 +20,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import numpy as np
 import pandas as pd
 import psutil
@@ -32,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
-from resources.devices import usable_cores
+from ts_forecast.cores import usable_cores
 from ts_forecast.db import migrate
 from ts_forecast.db.embedded import start_embedded, stop_embedded
 from ts_forecast.db.engine import create_engine, transaction

@@ -6,26 +6,14 @@ cannot fork. Which step gets which device is decided in ``device_locks``.
 
 from __future__ import annotations
 
-import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from ts_forecast.cores import thread_environment, threads_of_each
 from ts_forecast.errors import DeviceError
 from ts_forecast.settings import Settings
 from ts_forecast.training.device import Precision, mixed_precision
-
-# What the numerical libraries of a step read to size their thread pools.
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
@@ -65,15 +53,6 @@ class Gpu:
     capability: tuple[int, int]
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """Variables that bound the thread pools of numerical libraries.
-
-    They must be set before those are imported. Threads wait passively: spinning ones take the cores
-    from the steps beside them.
-    """
-    return {**dict.fromkeys(_THREAD_VARIABLES, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"}
-
-
 def find_devices(
     settings: Settings, environment: Mapping[str, str] | None = None
 ) -> tuple[Device, ...]:
@@ -96,30 +75,11 @@ def find_devices(
             [gpu.identifiers for gpu in gpus], environment.get("CUDA_VISIBLE_DEVICES")
         )
     count = len(names) or settings.cpu_slots
-    threads = max(1, usable_cores() // count)
+    threads = threads_of_each(count)
     if names:
         mixed = _common_precision(names, gpus)
         return tuple(Device(name, is_gpu=True, threads=threads, mixed=mixed) for name in names)
     return tuple(Device(f"cpu-{slot}", is_gpu=False, threads=threads) for slot in range(count))
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: affinity and the container's quota counted."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, min(cores, _quota()))
-
-
-def _quota() -> int:
-    """Cores that the control group's CPU quota amounts to, rounded up (version 2 only)."""
-    try:
-        quota, period = _CPU_QUOTA.read_text().split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):
-        # No such file, or "max": no quota.
-        return sys.maxsize
 
 
 def _gpus_of(settings: Settings) -> list[Gpu]:

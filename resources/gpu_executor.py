@@ -32,7 +32,7 @@ from dagster._core.executor.step_delegating import (
 )
 from dagster._serdes import serialize_value
 
-from resources.devices import find_devices, thread_environment
+from resources.devices import find_devices
 from resources.forkserver import ForkServer, Task
 from resources.lost_runs import end_lost_runs
 from resources.run_launcher import hold_run
@@ -44,6 +44,7 @@ from resources.step_process import (
     report_lost_run,
     run_step,
 )
+from ts_forecast.cores import thread_environment
 from ts_forecast.errors import SettingsError
 from ts_forecast.settings import Settings, load_settings
 

@@ -82,8 +82,6 @@ def dagster_environment(settings: Settings, database: Database) -> dict[str, str
         "MAX_PARALLEL_RUNS": str(settings.max_parallel_runs),
         # Results depend on the order of a set in neuralforecast.
         "PYTHONHASHSEED": "0",
-        # Spinning threads would take the cores from the steps beside them.
-        "OMP_WAIT_POLICY": "PASSIVE",
         # Counting GPUs must not start CUDA in a process that forks.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }

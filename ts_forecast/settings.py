@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 from upath import UPath
 
+from ts_forecast.cores import usable_cores
 from ts_forecast.errors import SettingsError, StorageError
 from ts_forecast.places import Place, place
 
@@ -204,7 +205,7 @@ class Settings(BaseSettings):
     @property
     def cpu_slots(self) -> int:
         """Training steps that may run side by side on a host without a GPU."""
-        return self.slots or min(4, os.cpu_count() or 1)
+        return self.slots or min(8, usable_cores())
 
 
 def load_settings(**overrides: object) -> Settings:

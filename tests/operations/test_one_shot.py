@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine, text
 
+from ts_forecast.cores import usable_cores
 from ts_forecast.errors import DatasetError, DeviceError, PipelineError, SourceError
 from ts_forecast.operations.columns import infer_columns
 from ts_forecast.operations.one_shot import OneShot, Request, forecast_file
@@ -271,6 +272,20 @@ def test_use_backend__gpu_that_is_not_there__is_refused(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     use_backend("cpu", settings)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_use_backend__leaves_a_core_to_the_rest(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    use_backend("cpu", settings)
+    assert int(os.environ["OMP_NUM_THREADS"]) == max(1, usable_cores() - 1)
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    use_backend("cpu", settings)
+    assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
 def test_forecast_file__auto_model__searches_on_what_is_before_the_holdout(

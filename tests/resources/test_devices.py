@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resources.devices import _visible, find_devices, usable_cores
+from resources.devices import _visible, find_devices
+from ts_forecast.cores import usable_cores
 from ts_forecast.errors import DeviceError
 from ts_forecast.settings import Settings
 

@@ -15,7 +15,8 @@ import pytest
 from executor_harness import Deployment, config_for, execute, is_running, read_notes, wait_for
 
 from resources.device_locks import take_device
-from resources.devices import find_devices, usable_cores
+from resources.devices import find_devices
+from ts_forecast.cores import threads_of_each
 from ts_forecast.errors import SettingsError
 
 FOUR = tuple(f"train_{index}" for index in range(4))
@@ -123,7 +124,7 @@ def test_step__is_bounded_in_its_threads(
     assert execute(deployment, "torch_training", config).success
 
     (note,) = read_notes(notes)
-    assert note["threads"] == max(1, usable_cores() // 2)
+    assert note["threads"] == threads_of_each(2)
 
 
 def test_step__uses_slots_that_are_free_beside_its_own(deployment: Deployment, notes: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import secrets
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from upath import UPath
 
+from ts_forecast.cores import usable_cores
 from ts_forecast.errors import StorageError
 from ts_forecast.operations.findings import Finding, judged
 from ts_forecast.places import reaching
@@ -111,7 +111,7 @@ def check_host(settings: Settings) -> list[Finding]:
     import psutil
 
     memory = psutil.virtual_memory().total / 2**30
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     return [
         judged(
             "cores",

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from ts_forecast.cores import threads_of_each
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.store import file_sha256
 from ts_forecast.db.retry import in_transaction
@@ -50,8 +51,7 @@ def use_backend(backend: str, settings: Settings) -> None:
     Raises:
         DeviceError: a GPU was asked for and there is none; falling back would surprise.
     """
-    # Spinning threads would take the cores from whatever runs beside us.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads_of_each(1)))
     if backend == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return

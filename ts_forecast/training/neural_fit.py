@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import OutOfMemoryError, TrainingError, TsForecastError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.training.allocator import kept_memory
 from ts_forecast.training.batches import batch_sizes, halved, is_out_of_memory
 from ts_forecast.training.best_weights import BestWeights
 from ts_forecast.training.checkpoint import Checkpoint, read_checkpoint, remove_checkpoint
@@ -70,7 +71,7 @@ def fit_neural(
         OutOfMemoryError: host memory does not suffice, or the smallest batches do not fit; with figures.
         TrainingError: the library refuses.
     """
-    with ExitStack() as held:
+    with kept_memory(), ExitStack() as held:
         return _fit_as_memory_allows(pipeline, spec, panel, mask, options, held)
 
 
