@@ -1,4 +1,4 @@
-"""Two teams' experiments, for tests of who sees and changes what."""
+"""Two teams' experiments, for tests of who sees and changes what; a shelf for units of work."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ def teams(engine: Engine) -> Engine:
     """
     with engine.begin() as connection:
         fill(connection)
+    return engine
+
+
+@pytest.fixture
+def shelf(engine: Engine) -> Engine:
+    """An empty table ``shelf`` with a key ``n`` and a value ``v``."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE shelf (n int PRIMARY KEY, v int NOT NULL DEFAULT 0)"))
     return engine
 
 

@@ -1,7 +1,6 @@
 """Units of work are repeated after faults of the database and of nothing else, and are done once.
 
-All faults are real: backends are terminated, threads deadlock, and a proxy cuts the connection around
-COMMIT.
+All faults are real: backends are terminated, threads deadlock. Cuts around COMMIT are in ``test_cut_commit``.
 """
 
 from __future__ import annotations
@@ -18,52 +17,10 @@ from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from tests.db.cutting_proxy import CuttingProxy, When
-from ts_forecast.db import commit
-from ts_forecast.db.arrow import read_arrow
-from ts_forecast.db.engine import create_engine, transaction
+from tests.db.shelf import HASTY, kill, put, rows
+from ts_forecast.db.engine import create_engine
 from ts_forecast.db.faults import is_connection_loss, may_repeat
 from ts_forecast.db.retry import Patience, in_transaction
-from ts_forecast.errors import CommitUnknownError
-from ts_forecast.settings import Settings
-
-HASTY = Patience(attempts=4, seconds=20, first_wait=0.05, longest_wait=0.2)
-
-
-@pytest.fixture
-def shelf(engine: Engine) -> Engine:
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE shelf (n int PRIMARY KEY, v int NOT NULL DEFAULT 0)"))
-    return engine
-
-
-@pytest.fixture
-def proxy(database_url: str, tmp_path: Path) -> Iterator[CuttingProxy]:
-    folder = make_url(database_url).query["host"]
-    with CuttingProxy(Path(str(folder)), tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
-def through_proxy(database_url: str, proxy: CuttingProxy) -> Iterator[Engine]:
-    url = make_url(database_url).update_query_dict({"host": str(proxy.folder)})
-    pool = create_engine(url.render_as_string(hide_password=False))
-    yield pool
-    pool.dispose()
-
-
-def put(session: Session, n: int) -> None:
-    session.execute(text("INSERT INTO shelf (n) VALUES (:n)"), {"n": n})
-
-
-def rows(engine: Engine) -> list[int]:
-    with engine.connect() as connection:
-        return list(connection.scalars(text("SELECT n FROM shelf ORDER BY n")))
-
-
-def kill(engine: Engine, pid: int) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
 
 
 def test_in_transaction__nothing_wrong__runs_once_and_commits(shelf: Engine) -> None:
@@ -275,81 +232,6 @@ def test_in_transaction__deferred_constraint_fails_in_commit__is_not_repeated(
     assert calls == [1]
 
 
-@pytest.mark.parametrize(
-    ("when", "expected_calls"),
-    [(When.BEFORE_COMMIT_ARRIVES, 2), (When.BEFORE_THE_ANSWER, 1)],
-)
-def test_in_transaction__cut_around_commit__is_done_exactly_once(
-    shelf: Engine, proxy: CuttingProxy, through_proxy: Engine, when: When, expected_calls: int
-) -> None:
-    calls: list[int] = []
-
-    def work(session: Session) -> int:
-        calls.append(1)
-        # Twice there if the work were done twice: the key is the server's.
-        session.execute(text("INSERT INTO shelf (n) SELECT count(*) + 1 FROM shelf"))
-        if len(calls) == 1:
-            proxy.cut_next_commit(when)
-        return len(calls)
-
-    assert in_transaction(through_proxy, work, patience=HASTY) == expected_calls
-    assert proxy.cuts == 1
-    assert rows(shelf) == [1]
-
-
-def test_in_transaction__backend_does_not_notice_the_cut__is_ended_and_repeated(
-    shelf: Engine,
-    proxy: CuttingProxy,
-    through_proxy: Engine,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A network that swallows packets: the backend waits in its transaction for a COMMIT."""
-    monkeypatch.setattr(commit, "_ABANDONED_SECONDS", 0.3)
-    calls: list[int] = []
-
-    def work(session: Session) -> None:
-        calls.append(1)
-        put(session, 1)
-        if len(calls) == 1:
-            proxy.cut_next_commit(When.SERVER_NEVER_HEARS)
-
-    in_transaction(through_proxy, work, patience=HASTY)
-
-    assert (len(calls), rows(shelf)) == (2, [1])
-
-
-def test_in_transaction__nothing_written_and_commit_cut__is_repeated_unasked(
-    shelf: Engine, proxy: CuttingProxy, through_proxy: Engine
-) -> None:
-    calls: list[int] = []
-
-    def work(session: Session) -> int:
-        calls.append(1)
-        if len(calls) == 1:
-            proxy.cut_next_commit(When.BEFORE_THE_ANSWER)
-        return session.scalar(text("SELECT count(*) FROM shelf")) or 0
-
-    assert in_transaction(through_proxy, work, patience=HASTY) == 0
-    assert len(calls) == 2
-
-
-def test_in_transaction__server_cannot_say__raises_and_does_not_repeat(
-    shelf: Engine, proxy: CuttingProxy, through_proxy: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(commit, "_LONGEST_SECONDS", 0.5)
-    calls: list[int] = []
-
-    def work(session: Session) -> None:
-        calls.append(1)
-        put(session, 1)
-        proxy.cut_next_commit(When.BEFORE_THE_ANSWER, refuse_afterwards=True)
-
-    with pytest.raises(CommitUnknownError, match="Look whether its rows are there"):
-        in_transaction(through_proxy, work, patience=HASTY)
-
-    assert (calls, rows(shelf)) == ([1], [1])
-
-
 def test_is_connection_loss__server_away_or_starting__but_no_refusal(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -379,47 +261,3 @@ def _engine(url: str, **options: bool) -> Iterator[Engine]:
     pool = create_engine(url, **options)  # type: ignore[arg-type]
     yield pool
     pool.dispose()
-
-
-def test_transaction__user__is_the_settings_and_the_callers_for_one_transaction(
-    database_url: str,
-) -> None:
-    name = r"O'Brien \ 山田"
-    pool = create_engine(database_url, Settings(_env_file=None, user=name))
-    query = text("SELECT current_setting('app.current_user')")
-    try:
-        with transaction(pool) as session:
-            assert session.scalar(query) == name
-        with transaction(pool, user="somebody else") as session:
-            assert session.scalar(query) == "somebody else"
-        assert in_transaction(pool, lambda session: session.scalar(query), user="third") == "third"
-        with pool.connect() as connection:
-            assert connection.scalar(query) == name
-        # Bulk transfer has connections of its own.
-        read = read_arrow(pool, "SELECT current_setting('app.current_user') AS name")
-        assert read.to_pylist() == [{"name": name}]
-    finally:
-        pool.dispose()
-
-
-def test_transaction__read_only__refuses_to_write_and_leaves_no_trace(shelf: Engine) -> None:
-    with pytest.raises(DBAPIError, match="read-only"):
-        in_transaction(shelf, lambda session: put(session, 1), read_only=True)
-
-    in_transaction(shelf, lambda session: put(session, 2))
-    assert rows(shelf) == [2]
-
-
-def test_create_engine__read_only__never_writes_whatever_was_asked(
-    shelf: Engine, database_url: str
-) -> None:
-    with _engine(database_url, read_only=True) as reading:
-        for read_only in (False, True, False):
-            with pytest.raises(DBAPIError, match="read-only"):
-                in_transaction(reading, lambda session: put(session, 1), read_only=read_only)
-        assert (
-            in_transaction(
-                reading, lambda session: session.scalar(text("SELECT count(*) FROM shelf"))
-            )
-            == 0
-        )
