@@ -33,7 +33,7 @@ _UNLIMITED = 3
 # Regressions on lags, by what fits them; their parameters are in the snapshot too.
 _REGRESSIONS = {"LEAR": ("scikit-learn", "numpy"), "LightGBM": ("lightgbm", "mlforecast")}
 _OF_LEAR = ("criterion", "exogenous_lags", "lags", "level", "refit", "windows")
-_OF_LIGHTGBM = ("differences", "exogenous_lags", "lags")
+_OF_LIGHTGBM = ("differences", "exogenous_lags", "lags", "refit")
 # Set by the trainer, or of classification.
 _NOT_OF_LIGHTGBM = {"class_weight", "importance_type", "n_jobs", "objective", "random_state"}
 
@@ -96,7 +96,7 @@ class ModelKind:
             return f"criterion: found {parameters['criterion']!r}, aic or bic is wanted"
         for name, what in (("level", "seasons"), ("refit", "cutoffs")):
             value = parameters.get(name, 0)
-            if self.name == "LEAR" and not (type(value) is int and value >= 0):
+            if self.framework == "sklearn" and not (type(value) is int and value >= 0):
                 return f"{name}: found {value!r}, a whole number of {what} is wanted"
         return ""
 

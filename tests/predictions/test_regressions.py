@@ -32,6 +32,7 @@ MODELS = [
         {"model": "LightGBM", "parameters": {**TREES, "differences": [1]}},
         id="LightGBM-differences",
     ),
+    pytest.param({"model": "LightGBM", "parameters": {**TREES, "refit": 3}}, id="LightGBM-refit"),
     pytest.param(
         {
             "model": "NHITS",
@@ -167,17 +168,32 @@ def test_lear__measured_from_a_level__follows_a_shift_that_it_never_saw() -> Non
     np.testing.assert_allclose(after - before, 1e4, rtol=1e-6)
 
 
-def test_lear__refit__learns_within_the_quarter_what_has_changed() -> None:
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"model": "LEAR", "parameters": {"windows": [30], "lags": [1]}},
+        {
+            "model": "LightGBM",
+            "parameters": {"lags": [1], "n_estimators": 200, "min_child_samples": 5},
+        },
+    ],
+    ids=["LEAR", "LightGBM"],
+)
+def test_forecast_pairs__refit__learns_within_the_quarter_what_has_changed(
+    model: dict[str, Any],
+) -> None:
     rng = np.random.default_rng(0)
     dates = pd.date_range("2015-01-01", "2015-12-31")
-    promotion = rng.normal(size=len(dates))
-    y = np.where(dates < "2015-10-01", 3.0, -3.0) * promotion + 0.1 * rng.normal(size=len(dates))
+    is_new = dates >= "2015-10-01"
+    # Trees know nothing of values that they have not seen, and are slow to unlearn those they have.
+    promotion = rng.normal(size=len(dates)) + 10 * is_new
+    y = np.where(is_new, -3.0, 3.0) * promotion + 0.1 * rng.normal(size=len(dates))
     frame = pd.DataFrame({"unique_id": "a", "ds": dates, "y": y, "promotion": promotion})
     errors = {}
     for refit in (0, 7):
-        model = {"model": "LEAR", "parameters": {"refit": refit, "windows": [30], "lags": [1]}}
         own = {"levels": [], "horizon": 7, "step": 1, "exogenous": {"future": ["promotion"]}}
-        pipe = pipeline(model, **own)
+        anew = {**model, "parameters": {**model["parameters"], "refit": refit}}
+        pipe = pipeline(anew, **own)
         panel = Panel.from_frame(frame, pipe)
         issued = panel.issued(pipe.slice_plan(QUARTER), pipe)
         outputs = forecast_pairs(fitted_model(pipe, frame), pipe, panel, issued)
@@ -190,7 +206,7 @@ def test_lear__refit__learns_within_the_quarter_what_has_changed() -> None:
 
     # Nothing of the change was known in the first days.
     assert early_anew > 2 and early > 2 and late > 2
-    assert late_anew < 1
+    assert late_anew < late / 10
 
 
 def test_lear__a_column_out_of_this_world__moves_forecasts_by_no_more_than_it_has_ever_moved() -> (
@@ -297,6 +313,7 @@ def test_fit_model__lightgbm_twice__same_forecasts() -> None:
         ({"model": "LEAR", "parameters": {"level": -1}}, "level: found -1"),
         ({"model": "LEAR", "parameters": {"refit": 1.5}}, "refit: found 1.5"),
         ({"model": "LightGBM", "parameters": {"differences": 7}}, "differences: found 7"),
+        ({"model": "LightGBM", "parameters": {"refit": -1}}, "refit: found -1"),
         ({"model": "LEAR", "transform": "log"}, "transform"),
         ({"ensemble": "mean", "of": ["a", "b"], "transform": "asinh"}, "nothing else"),
     ],

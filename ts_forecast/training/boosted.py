@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.training.lagged_inputs import (
     calendar_ahead,
+    estimated_anew,
     exogenous_ahead,
     exogenous_past,
     past_blocks,
@@ -35,6 +37,7 @@ OWN_DEFAULTS: Mapping[str, Any] = {
     "lags": [1, 2, 3, 7],
     "differences": [],
     "exogenous_lags": [1, 7],
+    "refit": 0,
 }
 _LIBRARY_DEFAULTS: Mapping[str, Any] = {
     "verbosity": -1,
@@ -46,13 +49,26 @@ _LIBRARY_DEFAULTS: Mapping[str, Any] = {
 _PAIRS_AT_ONCE = 2_000
 
 
+@dataclass(frozen=True)
+class Boosted:
+    """Fitted trees.
+
+    Attributes:
+        forecaster: an ``MLForecast`` of the folded series.
+        until: grid index of the last row of the panel that they were fitted on.
+    """
+
+    forecaster: Any
+    until: int
+
+
 def load_openmp() -> None:
     """Have an OpenMP runtime loaded before LightGBM, whose wheel has none; torch's is at hand."""
     import torch  # noqa: F401
 
 
-def fit_boosted(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Any:
-    """A fitted ``MLForecast`` over all series of a filled panel.
+def fit_boosted(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Boosted:
+    """Trees over all series of a filled panel.
 
     Raises:
         TrainingError: the library refuses the parameters or the data.
@@ -72,30 +88,38 @@ def fit_boosted(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Any:
             target_transforms=[Differences(own["differences"])] if own["differences"] else None,
             num_threads=1,
         )
-        return model.fit(frame, static_features=[], dropna=bool(own["differences"]))
+        model.fit(frame, static_features=[], dropna=bool(own["differences"]))
     except Exception as error:  # noqa: BLE001 — the libraries raise all kinds
         raise TrainingError(
             f"{where}: the fit failed on {panel.n_series} series with {panel.n_rows} rows: "
             f"{' '.join(str(error).split())}.",
             remedy="Correct `parameters` of the model in the pipeline file.",
         ) from error
+    return Boosted(model, int((panel.first + np.diff(panel.indptr) - 1).max()))
 
 
 def forecast_boosted(
-    pipeline: Pipeline, spec: ModelSpec, model: Any, panel: Panel, issued: Issued
+    pipeline: Pipeline, spec: ModelSpec, fitted: Boosted, panel: Panel, issued: Issued
 ) -> FloatArray:
-    """Forecasts of all pairs, ``[pairs, horizon, outputs]``."""
-    parts = []
-    for begin in range(0, len(issued), _PAIRS_AT_ONCE):
-        some = slice(begin, begin + _PAIRS_AT_ONCE)
-        part = Issued(issued.series[some], issued.cutoff[some])
-        history, ahead = _forecasting_frames(pipeline, spec, panel, part)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = model.predict(1, new_df=history, X_df=ahead)
-        outputs = found.drop(columns=["unique_id", "ds"]).to_numpy(dtype=np.float64)
-        parts.append(outputs.reshape(len(part), pipeline.horizon, -1))
-    return np.concatenate(parts)
+    """Forecasts of all pairs, ``[pairs, horizon, outputs]``.
+
+    With ``refit`` the trees are grown anew on the way, from what is known then.
+    """
+    outputs = np.empty((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)))
+    for anchor, places in estimated_anew(pipeline, issued, _own(spec)["refit"], fitted.until):
+        trees = fitted
+        if anchor is not None:
+            trees = fit_boosted(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
+        for begin in range(0, len(places), _PAIRS_AT_ONCE):
+            mine = places[begin : begin + _PAIRS_AT_ONCE]
+            part = Issued(issued.series[mine], issued.cutoff[mine])
+            history, ahead = _forecasting_frames(pipeline, spec, panel, part)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = trees.forecaster.predict(1, new_df=history, X_df=ahead)
+            values = found.drop(columns=["unique_id", "ds"]).to_numpy(dtype=np.float64)
+            outputs[mine] = values.reshape(len(part), pipeline.horizon, -1)
+    return outputs
 
 
 def period(pipeline: Pipeline) -> int:

@@ -7,7 +7,7 @@ a cutoff is read but those. Models that are fitted on these inputs are ``linear`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,30 @@ def training_pairs(panel: Panel, pipeline: Pipeline, reach: int) -> Issued:
         series.append(np.full(len(own), place))
         cutoffs.append(own)
     return Issued(np.concatenate(series), np.concatenate(cutoffs))
+
+
+def estimated_anew(
+    pipeline: Pipeline, issued: Issued, every: int, until: int
+) -> Iterator[tuple[int | None, npt.NDArray[np.int64]]]:
+    """Which pairs are forecast by what is estimated at which cutoff; None: by what was fitted.
+
+    Estimates are due at every so many cutoffs of the pipeline's step, counted from the grid's origin, so
+    that a forecast does not depend on which others are asked for.
+
+    Args:
+        every: 0 for never.
+        until: grid index of the last row that the fitted model has seen.
+
+    Yields:
+        The grid index of a cutoff, and the positions of its pairs.
+    """
+    if not every:
+        yield None, np.arange(len(issued))
+        return
+    step = pipeline.step
+    anchors = (issued.cutoff + 1) // step // every * every * step - 1
+    for anchor in np.unique(anchors).tolist():
+        yield (anchor if anchor > until else None), np.flatnonzero(anchors == anchor)
 
 
 def targets(panel: Panel, pipeline: Pipeline, pairs: Issued) -> FloatArray:

@@ -9,7 +9,7 @@ quarter at once, or for all between two estimates where they are estimated anew.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.training.lagged_inputs import (
     calendar_ahead,
+    estimated_anew,
     exogenous_ahead,
     exogenous_past,
     past_blocks,
@@ -28,7 +29,6 @@ from ts_forecast.training.lagged_inputs import (
 )
 
 FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 
 DEFAULTS: Mapping[str, Any] = {
     "lags": [1, 2, 3, 7],
@@ -73,32 +73,6 @@ def fit_linear(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> dict[str, L
     return fitted
 
 
-def _estimates(
-    pipeline: Pipeline,
-    spec: ModelSpec,
-    fitted: Mapping[str, LinearSeries],
-    panel: Panel,
-    issued: Issued,
-    every: int,
-) -> Iterator[tuple[Mapping[str, LinearSeries], IntArray]]:
-    """Which regressions forecast which pairs: the fitted ones, or what is estimated on the way.
-
-    They are estimated anew at every so many cutoffs of the pipeline's step, counted from the grid's
-    origin, so that a forecast does not depend on which others are asked for.
-    """
-    if not every:
-        yield fitted, np.arange(len(issued))
-        return
-    until = max((model.until for model in fitted.values()), default=-1)
-    step = pipeline.step
-    anchors = (issued.cutoff + 1) // step // every * every * step - 1
-    for anchor in np.unique(anchors).tolist():
-        models = fitted
-        if anchor > until:
-            models = fit_linear(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
-        yield models, np.flatnonzero(anchors == anchor)
-
-
 def forecast_linear(
     pipeline: Pipeline,
     spec: ModelSpec,
@@ -114,7 +88,11 @@ def forecast_linear(
     settings = {**DEFAULTS, **spec.parameters}
     common, own = _inputs(pipeline, spec, panel, issued, settings)
     outputs = np.empty((len(issued), pipeline.horizon))
-    for models, places in _estimates(pipeline, spec, fitted, panel, issued, settings["refit"]):
+    until = max((model.until for model in fitted.values()), default=-1)
+    for anchor, places in estimated_anew(pipeline, issued, settings["refit"], until):
+        models = fitted
+        if anchor is not None:
+            models = fit_linear(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
         for series in np.unique(issued.series[places]):
             mine = places[issued.series[places] == series]
             model = models.get(panel.unique_ids[series])

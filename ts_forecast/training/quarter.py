@@ -36,7 +36,7 @@ from ts_forecast.training.search import ChooseParameters, Chosen, Search, search
 from ts_forecast.training.trainer import FittedModel, fit_model
 
 # Raise it when the same inputs would give another model.
-TRAINING_CODE_VERSION = 3
+TRAINING_CODE_VERSION = 4
 _FOLDER_LENGTH = 16
 _SETTINGS = ("space_name", "trials", "metric", "val_size", "seed", "best_trial")
 

@@ -36,7 +36,7 @@ class FittedModel:
     """A model that can forecast.
 
     Attributes:
-        model: a neuralforecast object, or an ``MLForecast``; None for models a series.
+        model: a neuralforecast object, or ``boosted.Boosted``; None for models a series.
         series: fitted objects by ``unique_id``; empty for models without parameters.
         unique_ids: the series that it was fitted on, in order.
         curves: ``{name: [(step, loss), …]}``.
