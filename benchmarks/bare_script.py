@@ -30,10 +30,31 @@ def read(definition: dict[str, Any], source: Path) -> pd.DataFrame:
     return frame.rename(columns={names["target_column"]: "y"})
 
 
+def models_of(definition: dict[str, Any]) -> list[Any]:
+    """The library's models, not yet fitted."""
+    from neuralforecast import models
+    from neuralforecast.losses.pytorch import MAE, MQLoss
+
+    future = definition.get("exogenous", {}).get("future", [])
+    levels = definition.get("levels")
+    built = []
+    for entry in definition["models"]:
+        loss = MQLoss(level=levels) if levels else MAE()
+        arguments = {
+            "h": definition["horizon"],
+            "loss": loss,
+            "random_seed": definition["seed"],
+            **_QUIET,
+        }
+        if future:
+            arguments["futr_exog_list"] = future
+        built.append(getattr(models, entry["model"])(**arguments, **entry["parameters"]))
+    return built
+
+
 def quarter(definition: dict[str, Any], frame: pd.DataFrame, label: str) -> pd.DataFrame:
     """Fit on what is before a quarter, forecast it from all of its cutoffs."""
-    from neuralforecast import NeuralForecast, models
-    from neuralforecast.losses.pytorch import MAE, MQLoss
+    from neuralforecast import NeuralForecast
 
     period = pd.Period(label.replace("-", ""), freq="Q")
     start, horizon = period.start_time, definition["horizon"]
@@ -49,15 +70,7 @@ def quarter(definition: dict[str, Any], frame: pd.DataFrame, label: str) -> pd.D
     oldest = (period - definition["window_quarters"]).start_time
     known = frame[(frame["ds"] >= oldest) & (frame["ds"] <= cutoffs[-1] + horizon * unit)]
     future = definition.get("exogenous", {}).get("future", [])
-    levels = definition.get("levels")
-    built = []
-    for entry in definition["models"]:
-        loss = MQLoss(level=levels) if levels else MAE()
-        arguments = {"h": horizon, "loss": loss, "random_seed": definition["seed"], **_QUIET}
-        if future:
-            arguments["futr_exog_list"] = future
-        built.append(getattr(models, entry["model"])(**arguments, **entry["parameters"]))
-    library = NeuralForecast(models=built, freq=definition["frequency"])
+    library = NeuralForecast(models=models_of(definition), freq=definition["frequency"])
     rows = library.cross_validation(
         df=known[["unique_id", "ds", "y", *future]],
         n_windows=None,
