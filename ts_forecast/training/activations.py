@@ -18,6 +18,9 @@ _FEW, _MORE = 2, 4
 _BESIDE_SAVED = 1.5
 # Without gradients only neighbouring layers are there at once, at most half of all.
 _OF_INFERENCE = 0.5
+# Freed pieces of more than glibc's threshold are kept for the next step (``allocator``), and what comes next
+# does not always fit where they were; measured, too.
+_LARGE, _OF_LARGEST = 32 * 2**20, 2
 _log = logging.getLogger(__name__)
 
 
@@ -38,17 +41,24 @@ def activation_bytes(model: Any, n_series: int, validated: bool) -> int:
     finally:
         set_generators(states)
         model.zero_grad(set_to_none=True)
-    per_window = max(0.0, (more - few) / (_MORE - _FEW))
-    fixed = max(0.0, few - _FEW * per_window)
     windows = float(max(1, model.windows_batch_size or 1))
     if validated:
         inferred = _OF_INFERENCE * max(0, model.inference_windows_batch_size or 0)
         windows = max(windows, inferred)
-    return int(_BESIDE_SAVED * (fixed + per_window * windows))
+    total, largest = (
+        _extrapolated(of_few, of_more, windows) for of_few, of_more in zip(few, more, strict=True)
+    )
+    holes = _OF_LARGEST * largest if largest > _LARGE else 0.0
+    return int(_BESIDE_SAVED * total + holes)
 
 
-def _saved(model: Any, windows: int, n_series: int) -> int:
-    """Bytes that a forward saves, weights aside; each piece of memory once."""
+def _extrapolated(few: int, more: int, windows: float) -> float:
+    per_window = max(0.0, (more - few) / (_MORE - _FEW))
+    return max(0.0, few - _FEW * per_window) + per_window * windows
+
+
+def _saved(model: Any, windows: int, n_series: int) -> tuple[int, int]:
+    """Bytes that a forward saves, weights aside, each piece of memory once; and the largest piece."""
     import torch
 
     own = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
@@ -69,7 +79,8 @@ def _saved(model: Any, windows: int, n_series: int) -> int:
         del output
     finally:
         model.train(was_training)
-    return sum(storage.nbytes() for storage in kept.values())
+    sizes = [storage.nbytes() for storage in kept.values()]
+    return sum(sizes), max(sizes, default=0)
 
 
 def _windows(model: Any, windows: int, n_series: int) -> dict[str, Any]:
