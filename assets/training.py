@@ -127,7 +127,8 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
 def _kinds(spec: ModelSpec) -> set[str]:
     if spec.ensemble is not None:
         return {"postgres"}
-    return {"pytorch" if spec.kind.is_neural else "scikitlearn", "postgres"}
+    is_torch = spec.kind.framework in ("neuralforecast", "pytorch")
+    return {"pytorch" if is_torch else "scikitlearn", "postgres"}
 
 
 def _description(pipeline: Pipeline, spec: ModelSpec) -> str:

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from ts_forecast.regression_parameters import REGRESSIONS, regression_problem
+
 _SNAPSHOT = Path(__file__).with_suffix(".json")
 # HINT wraps another model; these baselines need arguments that a YAML file cannot hold.
 _UNUSABLE = {"HINT", "SklearnModel", "NaNModel"}
@@ -30,10 +32,12 @@ _RESERVED = {
 _UNSEARCHED = _RESERVED | {"inference_input_size_multiplier"}
 # What the library makes of an input_size of -1, in horizons.
 _UNLIMITED = 3
-# Regressions on lags, by what fits them; their parameters are in the snapshot too.
-_REGRESSIONS = {"LEAR": ("scikit-learn", "numpy"), "LightGBM": ("lightgbm", "mlforecast")}
-_OF_LEAR = ("criterion", "exogenous_lags", "lags", "level", "refit", "windows")
-_OF_LIGHTGBM = ("differences", "exogenous_lags", "lags", "refit")
+# Regressions on lags, by what fits them.
+_LIBRARIES = {
+    "DNN": ("torch", "numpy"),
+    "LEAR": ("scikit-learn", "numpy"),
+    "LightGBM": ("lightgbm", "mlforecast"),
+}
 # Set by the trainer, or of classification.
 _NOT_OF_LIGHTGBM = {"class_weight", "importance_type", "n_jobs", "objective", "random_state"}
 
@@ -45,7 +49,7 @@ class ModelKind:
     Attributes:
         name: the class name, as in a pipeline file.
         framework: the library that it comes from, ``ts_forecast`` for ensembles, ``sklearn`` for what is
-            fitted with its interface; a value of ``models.framework``.
+            fitted with its interface, ``pytorch`` for nets of ours; a value of ``models.framework``.
         parameters: the keyword arguments that a pipeline file may set.
         future, historic, static: which exogenous columns it can take.
         multivariate: one forecast uses all series at once.
@@ -55,7 +59,7 @@ class ModelKind:
     """
 
     name: str
-    framework: Literal["neuralforecast", "statsforecast", "sklearn", "ts_forecast"]
+    framework: Literal["neuralforecast", "statsforecast", "sklearn", "pytorch", "ts_forecast"]
     parameters: tuple[str, ...]
     future: bool
     historic: bool
@@ -70,15 +74,20 @@ class ModelKind:
         return self.framework == "neuralforecast"
 
     @property
+    def is_regression(self) -> bool:
+        """Fitted on lags of the target and of columns (``training.lagged_inputs``)."""
+        return self.name in REGRESSIONS
+
+    @property
     def reads_columns(self) -> bool:
         """Whether it takes exogenous columns unasked: models of statsforecast and ensembles do not."""
-        return self.framework in ("neuralforecast", "sklearn")
+        return self.is_neural or self.is_regression
 
     @property
     def libraries(self) -> tuple[str, ...]:
         """Distributions whose versions decide a fit, the one that fits first."""
-        if self.framework == "sklearn":
-            return _REGRESSIONS[self.name]
+        if self.is_regression:
+            return _LIBRARIES[self.name]
         return {
             "neuralforecast": ("neuralforecast", "torch"),
             "statsforecast": ("statsforecast", "numpy"),
@@ -86,19 +95,8 @@ class ModelKind:
         }[self.framework]
 
     def problem(self, parameters: Mapping[str, Any]) -> str:
-        """What is wrong with the lags of a regression; empty if nothing is."""
-        for name in {"lags", "exogenous_lags", "windows", "differences"} & set(parameters):
-            values = parameters[name]
-            is_list = isinstance(values, list) and all(type(v) is int and v > 0 for v in values)
-            if self.framework == "sklearn" and not (is_list and (values or name != "lags")):
-                return f"{name}: found {values!r}, a list of positive whole numbers is wanted"
-        if parameters.get("criterion", "aic") not in ("aic", "bic") and self.name == "LEAR":
-            return f"criterion: found {parameters['criterion']!r}, aic or bic is wanted"
-        for name, what in (("level", "seasons"), ("refit", "cutoffs")):
-            value = parameters.get(name, 0)
-            if self.framework == "sklearn" and not (type(value) is int and value >= 0):
-                return f"{name}: found {value!r}, a whole number of {what} is wanted"
-        return ""
+        """What is wrong with the parameters of a regression; empty if nothing is."""
+        return regression_problem(self.name, parameters) if self.is_regression else ""
 
 
 ENSEMBLE = ModelKind("Ensemble", "ts_forecast", (), False, False, False, False)
@@ -160,13 +158,17 @@ def inspect_libraries() -> dict[str, dict[str, Any]]:
 def _regressions() -> dict[str, dict[str, Any]]:
     from lightgbm import LGBMRegressor
 
-    boosted = sorted({*_parameters(LGBMRegressor), *_OF_LIGHTGBM} - _NOT_OF_LIGHTGBM)
-    # Those that LightGBM takes by their own names, beside its constructor's.
-    boosted += ["bagging_fraction", "bagging_freq", "feature_fraction", "lambda_l2", "linear_tree"]
+    own = {name: set(kind.model_fields) for name, kind in REGRESSIONS.items()}
+    # The last are those that LightGBM takes by their own names, beside its constructor's.
+    own["LightGBM"] |= set(_parameters(LGBMRegressor)) - _NOT_OF_LIGHTGBM
+    own["LightGBM"] |= {
+        "bagging_fraction", "bagging_freq", "feature_fraction", "lambda_l2", "linear_tree",
+    }  # fmt: skip
     able = {"future": True, "historic": True, "static": False, "multivariate": False}
+    framework = {name: "pytorch" if name == "DNN" else "sklearn" for name in own}
     return {
-        "LEAR": {"framework": "sklearn", "parameters": list(_OF_LEAR), **able},
-        "LightGBM": {"framework": "sklearn", "parameters": sorted(boosted), **able},
+        name: {"framework": framework[name], "parameters": sorted(parameters), **able}
+        for name, parameters in own.items()
     }
 
 

@@ -27,7 +27,7 @@ class ModelSpec(Strict):
 
     model: str = Field(
         description="Class name in neuralforecast or statsforecast, e.g. NHITS; AutoNHITS searches "
-        "the parameters of NHITS; or LEAR, LightGBM. An ensemble has none."
+        "the parameters of NHITS; or LEAR, LightGBM, DNN. An ensemble has none."
     )
     ensemble: Blend | None = Field(
         None, description="Instead of model: how the forecasts of others are put together."

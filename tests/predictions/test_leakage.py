@@ -42,6 +42,11 @@ PIPELINE: Pipeline = parse_pipeline(
             {"model": "SeasonalNaive", "name": "Calibrated", "intervals": "conformal"},
             {"model": "LEAR", "transform": "asinh", "exogenous": ["visitors", "weekday"]},
             {
+                "model": "DNN",
+                "parameters": {"max_steps": 20, "n_estimators": 2, "refit": 3},
+                "exogenous": ["visitors", "weekday"],
+            },
+            {
                 "model": "LightGBM",
                 "transform": "robust",
                 "parameters": {"n_estimators": 3, "differences": [1]},

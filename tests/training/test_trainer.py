@@ -115,9 +115,10 @@ LSTM = {"model": "LSTM", "parameters": {"max_steps": 3, "input_size": 14, "recur
 
 TREES = {"model": "LightGBM", "parameters": {"n_estimators": 3}, "transform": "robust"}
 LEAR = {"model": "LEAR", "transform": "asinh"}
+NETS = {"model": "DNN", "parameters": {"n_estimators": 2, "max_steps": 5}}
 
 
-@pytest.mark.parametrize("model", [NHITS, LSTM, "AutoETS", "SeasonalNaive", TREES, LEAR])
+@pytest.mark.parametrize("model", [NHITS, LSTM, "AutoETS", "SeasonalNaive", TREES, LEAR, NETS])
 def test_save__and_load__forecasts_the_same(model: Any, tmp_path: Path) -> None:
     from ts_forecast.predictions.rolling import forecast_pairs
     from ts_forecast.quarters import Quarter

@@ -275,7 +275,7 @@ def _fingerprint(pipeline: Pipeline, quarter: Quarter, models: list[Model], pane
 
 def _of_regressions(pipeline: Pipeline) -> set[str]:
     """Libraries that count for pipelines with such a model alone."""
-    kinds = [spec.kind for spec in pipeline.models if spec.kind.framework == "sklearn"]
+    kinds = [spec.kind for spec in pipeline.models if spec.kind.is_regression]
     return {name for kind in kinds for name in kind.libraries}
 
 

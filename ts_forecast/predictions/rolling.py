@@ -20,6 +20,7 @@ from ts_forecast.predictions.naive import can_vectorize, naive_forecasts, shorte
 from ts_forecast.training.boosted import forecast_boosted
 from ts_forecast.training.calibration import Calibration, gives_quantiles
 from ts_forecast.training.conformal import series_scales, widened
+from ts_forecast.training.dense import forecast_dense
 from ts_forecast.training.linear import forecast_linear
 from ts_forecast.training.neural import (
     as_dataset,
@@ -60,6 +61,8 @@ def forecast_pairs(
         panel = transform.apply(observed, pipeline)
     if fitted.spec.model == "LightGBM":
         outputs = forecast_boosted(pipeline, fitted.spec, fitted.model, panel, issued)
+    elif fitted.spec.model == "DNN":
+        outputs = forecast_dense(pipeline, fitted.spec, fitted.model, panel, issued)
     elif fitted.spec.model == "LEAR":
         outputs = _linear(fitted, pipeline, panel, issued)
     elif not fitted.spec.kind.is_neural:

@@ -22,6 +22,7 @@ import pandas as pd
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.regression_parameters import LightGBMParameters, own_parameters
 from ts_forecast.training.lagged_inputs import (
     calendar_ahead,
     estimated_anew,
@@ -33,12 +34,6 @@ from ts_forecast.training.lagged_inputs import (
 
 FloatArray = npt.NDArray[np.float64]
 
-OWN_DEFAULTS: Mapping[str, Any] = {
-    "lags": [1, 2, 3, 7],
-    "differences": [],
-    "exogenous_lags": [1, 7],
-    "refit": 0,
-}
 _LIBRARY_DEFAULTS: Mapping[str, Any] = {
     "verbosity": -1,
     "n_jobs": 1,
@@ -77,18 +72,18 @@ def fit_boosted(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Boosted:
     from mlforecast import MLForecast
     from mlforecast.target_transforms import Differences
 
-    own = _own(spec)
+    own = own_parameters(LightGBMParameters, spec.parameters)
     where = f"Pipeline {pipeline.name}, model {spec.name}"
     frame = _training_frame(pipeline, spec, panel)
     try:
         model = MLForecast(
             models=_regressors(pipeline, spec),
             freq=1,
-            lags=own["lags"],
-            target_transforms=[Differences(own["differences"])] if own["differences"] else None,
+            lags=list(own.lags),
+            target_transforms=[Differences(list(own.differences))] if own.differences else None,
             num_threads=1,
         )
-        model.fit(frame, static_features=[], dropna=bool(own["differences"]))
+        model.fit(frame, static_features=[], dropna=bool(own.differences))
     except Exception as error:  # noqa: BLE001 — the libraries raise all kinds
         raise TrainingError(
             f"{where}: the fit failed on {panel.n_series} series with {panel.n_rows} rows: "
@@ -106,7 +101,8 @@ def forecast_boosted(
     With ``refit`` the trees are grown anew on the way, from what is known then.
     """
     outputs = np.empty((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)))
-    for anchor, places in estimated_anew(pipeline, issued, _own(spec)["refit"], fitted.until):
+    refit = own_parameters(LightGBMParameters, spec.parameters).refit
+    for anchor, places in estimated_anew(pipeline, issued, refit, fitted.until):
         trees = fitted
         if anchor is not None:
             trees = fit_boosted(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
@@ -127,14 +123,10 @@ def period(pipeline: Pipeline) -> int:
     return -(-pipeline.horizon // pipeline.season) * pipeline.season
 
 
-def _own(spec: ModelSpec) -> dict[str, Any]:
-    return {name: spec.parameters.get(name, value) for name, value in OWN_DEFAULTS.items()}
-
-
 def _regressors(pipeline: Pipeline, spec: ModelSpec) -> dict[str, Any]:
     from lightgbm import LGBMRegressor
 
-    given = {k: v for k, v in spec.parameters.items() if k not in OWN_DEFAULTS}
+    given = {k: v for k, v in spec.parameters.items() if k not in LightGBMParameters.model_fields}
     arguments = {**_LIBRARY_DEFAULTS, "random_state": pipeline.seed, **given}
     if not pipeline.quantiles:
         return {"forecast": LGBMRegressor(**{"objective": "regression_l1", **arguments})}
@@ -174,9 +166,9 @@ def _forecasting_frames(
     pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The folded past of every (pair, step), and the columns of what comes next."""
-    own = _own(spec)
+    own = own_parameters(LightGBMParameters, spec.parameters)
     length, horizon = period(pipeline), pipeline.horizon
-    depth = max(own["lags"]) + sum(own["differences"]) + 1
+    depth = max(own.lags) + sum(own.differences) + 1
     y, mask = panel.windows(pairs, depth * length, pipeline.missing)
     past = y.reshape(len(pairs), depth, length)[:, :, :horizon]
     known = mask.reshape(len(pairs), depth, length)[:, :, :horizon] > 0
@@ -199,7 +191,7 @@ def _forecasting_frames(
 def _columns(pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued) -> pd.DataFrame:
     """What is known at a cutoff beside the lags, a row a (pair, step)."""
     count, horizon, season = len(pairs), pipeline.horizon, pipeline.season
-    own = _own(spec)
+    own = own_parameters(LightGBMParameters, spec.parameters)
     last = past_blocks(panel, pipeline, pairs, [1])[:, 0]
     steps = np.arange(horizon)
     found: dict[str, FloatArray] = {"step": np.tile(steps.astype(float), count)}
@@ -210,13 +202,13 @@ def _columns(pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued) -
         "last_max": last.max(axis=1),
     }
     ahead = exogenous_ahead(panel, pipeline, spec, pairs)
-    past = exogenous_past(panel, pipeline, spec, pairs, own["exogenous_lags"] or [1])
+    past = exogenous_past(panel, pipeline, spec, pairs, own.exogenous_lags or [1])
     for place in range(ahead.shape[1]):
         found[f"ahead_{place}"] = ahead[:, place].reshape(-1)
         common[f"ahead_{place}_mean"] = ahead[:, place].mean(axis=1)
         common[f"ahead_{place}_max"] = ahead[:, place].max(axis=1)
     for place in range(past.shape[1]):
-        for at, lag in enumerate(own["exogenous_lags"]):
+        for at, lag in enumerate(own.exogenous_lags):
             found[f"past_{place}_{lag}"] = past[:, place, at][:, steps % season].reshape(-1)
             common[f"past_{place}_{lag}_mean"] = past[:, place, at].mean(axis=1)
     indicators = calendar_ahead(pipeline, spec, pairs)

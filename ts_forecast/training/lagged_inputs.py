@@ -2,7 +2,8 @@
 
 A block is one season of values. Lag 1 is the block that ends at the cutoff, lag 7 the one six seasons
 before it; of columns that are known ahead there is also the block of the horizon itself. Nothing after
-a cutoff is read but those. Models that are fitted on these inputs are ``linear`` and ``boosted``.
+a cutoff is read but those. Models that are fitted on these inputs are ``linear``, ``boosted`` and
+``dense``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pandas as pd
 from ts_forecast.datasets.calendar import calendar_values
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.regression_parameters import LevelParameters
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -69,6 +71,35 @@ def targets(panel: Panel, pipeline: Pipeline, pairs: Issued) -> FloatArray:
     """What came after the cutoffs of ``training_pairs``, ``[pairs, horizon]``."""
     steps = pairs.cutoff[:, None] + np.arange(1, pipeline.horizon + 1)
     return panel.y[panel.rows_at(pairs.series[:, None], steps)]
+
+
+def lagged_inputs(
+    pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued, asked: LevelParameters
+) -> FloatArray:
+    """What all steps of the horizon read, ``[pairs, inputs]``: blocks of the past, and what is known ahead.
+
+    The block of lag 1 stands first; the target's are measured from the level that is asked for.
+    """
+    count = len(pairs)
+    past = past_blocks(panel, pipeline, pairs, sorted(asked.lags)).reshape(count, -1)
+    blocks = [past - levels(pipeline, panel, pairs, asked.level)]
+    blocks.append(exogenous_ahead(panel, pipeline, spec, pairs).reshape(count, -1))
+    if asked.exogenous_lags:
+        columns = exogenous_past(panel, pipeline, spec, pairs, asked.exogenous_lags)
+        blocks.append(columns.reshape(count, -1))
+    return np.hstack(blocks)
+
+
+def levels(pipeline: Pipeline, panel: Panel, pairs: Issued, seasons: int) -> FloatArray:
+    """The mean of the last seasons at each cutoff, ``[pairs, 1]``; 0 where no level is asked for.
+
+    What the target is measured from then, in forecasts and lags: a level that was never seen when the
+    model was fitted is no stranger to it.
+    """
+    if not seasons:
+        return np.zeros((len(pairs), 1))
+    blocks = past_blocks(panel, pipeline, pairs, range(1, seasons + 1))
+    return blocks.mean(axis=(1, 2))[:, None]
 
 
 def past_blocks(panel: Panel, pipeline: Pipeline, pairs: Issued, lags: Sequence[int]) -> FloatArray:

@@ -11,33 +11,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ts_forecast.datasets.panel import Issued, Panel
 from ts_forecast.pipeline import ModelSpec, Pipeline
+from ts_forecast.regression_parameters import LEARParameters, own_parameters
 from ts_forecast.training.lagged_inputs import (
     calendar_ahead,
     estimated_anew,
-    exogenous_ahead,
-    exogenous_past,
-    past_blocks,
+    lagged_inputs,
+    levels,
     targets,
     training_pairs,
 )
 
 FloatArray = npt.NDArray[np.float64]
 
-DEFAULTS: Mapping[str, Any] = {
-    "lags": [1, 2, 3, 7],
-    "exogenous_lags": [1, 7],
-    "criterion": "aic",
-    "windows": [],
-    "level": 0,
-    "refit": 0,
-}
 # Fewer cutoffs than this say nothing about a lasso; the last season is repeated instead.
 _FEWEST = 10
 
@@ -62,14 +53,14 @@ class LinearSeries:
 
 def fit_linear(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> dict[str, LinearSeries]:
     """The regressions of the series of a filled panel that have cutoffs enough, by ``unique_id``."""
-    settings = {**DEFAULTS, **spec.parameters}
-    pairs = training_pairs(panel, pipeline, max(settings["lags"]) * pipeline.season)
+    asked = own_parameters(LEARParameters, spec.parameters)
+    pairs = training_pairs(panel, pipeline, max(asked.lags) * pipeline.season)
     fitted = {}
     for place, unique_id in enumerate(panel.unique_ids):
         mine = pairs.series == place
         if mine.sum() >= _FEWEST:
             own = Issued(pairs.series[mine], pairs.cutoff[mine])
-            fitted[unique_id] = _fit_series(pipeline, spec, panel, own, settings)
+            fitted[unique_id] = _fit_series(pipeline, spec, panel, own, asked)
     return fitted
 
 
@@ -85,11 +76,12 @@ def forecast_linear(
     With ``refit`` the regressions are estimated anew on the way, from what is known then. A series that
     no regression has seen repeats its last season.
     """
-    settings = {**DEFAULTS, **spec.parameters}
-    common, own = _inputs(pipeline, spec, panel, issued, settings)
+    asked = own_parameters(LEARParameters, spec.parameters)
+    common = lagged_inputs(pipeline, spec, panel, issued, asked)
+    own = calendar_ahead(pipeline, spec, issued)
     outputs = np.empty((len(issued), pipeline.horizon))
     until = max((model.until for model in fitted.values()), default=-1)
-    for anchor, places in estimated_anew(pipeline, issued, settings["refit"], until):
+    for anchor, places in estimated_anew(pipeline, issued, asked.refit, until):
         models = fitted
         if anchor is not None:
             models = fit_linear(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
@@ -104,50 +96,19 @@ def forecast_linear(
                 # Sums of rows, each by itself: a forecast does not depend on those beside it.
                 outputs[mine, step] = (inputs * model.weights[step]).sum(axis=1)
             outputs[mine] += model.intercepts
-    return outputs + _levels(pipeline, panel, issued, settings)
-
-
-def _inputs(
-    pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued, settings: Mapping[str, Any]
-) -> tuple[FloatArray, FloatArray]:
-    """What all steps read, ``[pairs, inputs]``, and what each reads of its own date.
-
-    The block of lag 1 stands first.
-    """
-    count = len(pairs)
-    lags = sorted(settings["lags"])
-    past = past_blocks(panel, pipeline, pairs, lags).reshape(count, -1)
-    common = [past - _levels(pipeline, panel, pairs, settings)]
-    common.append(exogenous_ahead(panel, pipeline, spec, pairs).reshape(count, -1))
-    if settings["exogenous_lags"]:
-        blocks = exogenous_past(panel, pipeline, spec, pairs, settings["exogenous_lags"])
-        common.append(blocks.reshape(count, -1))
-    return np.hstack(common), calendar_ahead(pipeline, spec, pairs)
-
-
-def _levels(
-    pipeline: Pipeline, panel: Panel, pairs: Issued, settings: Mapping[str, Any]
-) -> FloatArray:
-    """The mean of the last seasons at each cutoff, ``[pairs, 1]``; 0 where no level is asked for.
-
-    What the target is measured from then, in forecasts and lags: a level that was never seen when the
-    model was fitted is no stranger to it.
-    """
-    seasons = range(1, settings["level"] + 1)
-    if not seasons:
-        return np.zeros((len(pairs), 1))
-    return past_blocks(panel, pipeline, pairs, seasons).mean(axis=(1, 2))[:, None]
+    return outputs + levels(pipeline, panel, issued, asked.level)
 
 
 def _fit_series(
-    pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued, settings: Mapping[str, Any]
+    pipeline: Pipeline, spec: ModelSpec, panel: Panel, pairs: Issued, asked: LEARParameters
 ) -> LinearSeries:
-    common, own = _inputs(pipeline, spec, panel, pairs, settings)
-    actual = targets(panel, pipeline, pairs) - _levels(pipeline, panel, pairs, settings)
+    common = lagged_inputs(pipeline, spec, panel, pairs, asked)
+    own = calendar_ahead(pipeline, spec, pairs)
+    actual = targets(panel, pipeline, pairs) - levels(pipeline, panel, pairs, asked.level)
     fits = []
-    for window in settings["windows"] or [len(pairs)]:
+    for window in asked.windows or [len(pairs)]:
         last = slice(max(0, len(pairs) - window), None)
-        fits.append(_fit_window(common[last], own[last], actual[last], settings["criterion"]))
+        fits.append(_fit_window(common[last], own[last], actual[last], asked.criterion))
     weights, intercepts = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
     low, high = (
         np.hstack(

@@ -18,6 +18,7 @@ from ts_forecast.errors import ArtifactError, TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.training.boosted import fit_boosted, load_openmp
 from ts_forecast.training.calibration import Calibration, load_calibration
+from ts_forecast.training.dense import fit_dense
 from ts_forecast.training.linear import fit_linear
 from ts_forecast.training.neural import quiet_libraries
 from ts_forecast.training.neural_fit import fit_neural
@@ -36,7 +37,7 @@ class FittedModel:
     """A model that can forecast.
 
     Attributes:
-        model: a neuralforecast object, or ``boosted.Boosted``; None for models a series.
+        model: a neuralforecast object, ``boosted.Boosted`` or ``dense.Dense``; None for models a series.
         series: fitted objects by ``unique_id``; empty for models without parameters.
         unique_ids: the series that it was fitted on, in order.
         curves: ``{name: [(step, loss), …]}``.
@@ -83,7 +84,7 @@ class FittedModel:
                 "scales": dict(self.transform.scales),
             }
         (folder / _DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
-        if self.spec.model == "LightGBM":
+        if self.spec.model in ("DNN", "LightGBM"):
             (folder / _REGRESSION).write_bytes(pickle.dumps(self.model, protocol=5))
         elif self.model is not None:
             self.model.save(str(folder / _WEIGHTS))
@@ -118,6 +119,10 @@ def _fit(pipeline: Pipeline, spec: ModelSpec, panel: Panel, options: FitOptions)
     if spec.model == "LightGBM":
         model = fit_boosted(pipeline, spec, panel)
         return FittedModel(spec, model, {}, panel.unique_ids, samples=panel.n_rows)
+    if spec.model == "DNN":
+        nets = fit_dense(pipeline, spec, panel)
+        losses = {"train_loss": list(nets.curve)}
+        return FittedModel(spec, nets, {}, panel.unique_ids, losses, panel.n_rows)
     if spec.model == "LEAR":
         series: dict[str, Any] = {**fit_linear(pipeline, spec, panel)}
         return FittedModel(spec, None, series, panel.unique_ids, samples=panel.n_rows)
@@ -177,7 +182,8 @@ def load_fitted(folder: Path, spec: ModelSpec) -> FittedModel:
             # The library stores it after adding one for recurrent models, and adds one again.
             model.inference_input_size = description["inference_input_size"]
     elif (folder / _REGRESSION).exists():
-        load_openmp()
+        if spec.model == "LightGBM":
+            load_openmp()
         model = pickle.loads((folder / _REGRESSION).read_bytes())  # noqa: S301 — hash verified
     elif (folder / _SERIES).exists():
         series = pickle.loads((folder / _SERIES).read_bytes())  # noqa: S301 — hash verified
