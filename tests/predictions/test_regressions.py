@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import PipelineError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from tests.end_to_end.conftest import Problem
-from ts_forecast.datasets.panel import Issued
+from ts_forecast.datasets.issued import Issued
 from ts_forecast.datasets.quarter import ingest_quarters
 from ts_forecast.db.engine import transaction
 from ts_forecast.errors import PipelineError, TrainingError

@@ -19,28 +19,13 @@ import pandas as pd
 from ts_forecast.cutoffs import SlicePlan
 from ts_forecast.datasets.calendar import calendar_values
 from ts_forecast.datasets.columns import series_codes
+from ts_forecast.datasets.issued import Issued
 from ts_forecast.errors import DatasetError
 from ts_forecast.frequency import Grid, IntArray
 from ts_forecast.pipeline import Missing, Pipeline
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Issued:
-    """The (series, cutoff) pairs that a slice forecasts from, ordered by series, then cutoff.
-
-    Attributes:
-        series: positions in ``Panel.unique_ids``.
-        cutoff: grid indices.
-    """
-
-    series: IntArray
-    cutoff: IntArray
-
-    def __len__(self) -> int:
-        return len(self.series)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +298,7 @@ class Panel:
         seen = np.concatenate([[0], np.cumsum(self.observed)])
         rows = self.indptr[series] + cutoffs - self.first[series]
         enough = seen[rows + 1] - seen[self.indptr[series]] >= pipeline.needed_history
-        return Issued(series=series[enough], cutoff=cutoffs[enough])
+        return Issued(series[enough], cutoffs[enough])
 
     def rows_at(self, series: IntArray, index: IntArray) -> IntArray:
         """Row of each (series, grid index); -1 where the panel has none."""

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ts_forecast.cutoffs import SlicePlan, cutoffs_before
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import DatasetError, OutOfMemoryError, PredictionError, TrainingError
 from ts_forecast.evaluation.backtest import actual_values, mean_score
 from ts_forecast.evaluation.scoring import seasonal_scales
@@ -100,7 +101,7 @@ def _issued(
     plan = SlicePlan(quarter, pipeline.horizon, int(cutoffs[0]) + 1, last, cutoffs)
     issued = history.issued(plan, pipeline)
     known = np.isin(np.asarray(history.unique_ids, dtype=object), fit.unique_ids)[issued.series]
-    return Issued(issued.series[known], issued.cutoff[known])
+    return issued[known]
 
 
 def _measured(

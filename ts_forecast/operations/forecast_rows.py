@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.evaluation.scoring import ALL, level_bounds, metric_names, score_model
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.predictions.slice import PREDICTION_SCHEMA

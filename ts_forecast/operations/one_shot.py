@@ -20,7 +20,8 @@ import pyarrow as pa
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.readers import read_source
 from ts_forecast.datasets.validation import check_claim
 from ts_forecast.db.retry import in_transaction

@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from ts_forecast.cutoffs import SlicePlan
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.datasets.quarter import load_panel, stored_companions
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import PredictionError

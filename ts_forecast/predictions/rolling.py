@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ts_forecast.datasets.calendar import calendar_values
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import PredictionError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.naive import can_vectorize, naive_forecasts, shortest_history
@@ -64,7 +65,7 @@ def forecast_pairs(
     elif fitted.spec.model == "DNN":
         outputs = forecast_dense(pipeline, fitted.spec, fitted.model, panel, issued)
     elif fitted.spec.model == "LEAR":
-        outputs = _linear(fitted, pipeline, panel, issued)
+        outputs = forecast_linear(pipeline, fitted.spec, fitted.series, panel, issued)
     elif not fitted.spec.kind.is_neural:
         outputs = _statistical(fitted, pipeline, panel, issued)
     elif fitted.spec.kind.multivariate:
@@ -244,14 +245,6 @@ def _multivariate(
     return outputs
 
 
-def _linear(fitted: FittedModel, pipeline: Pipeline, panel: Panel, issued: Issued) -> FloatArray:
-    """Its forecast is the median; it has no bounds."""
-    outputs = np.full((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)), np.nan)
-    middle = pipeline.quantiles.index(0.5) if pipeline.quantiles else 0
-    outputs[:, :, middle] = forecast_linear(pipeline, fitted.spec, fitted.series, panel, issued)
-    return outputs
-
-
 def _statistical(
     fitted: FittedModel, pipeline: Pipeline, panel: Panel, issued: Issued
 ) -> FloatArray:
@@ -287,7 +280,7 @@ def _one_by_one(
     model = build_statistical(pipeline, fitted.spec)
     keeps_parameters = is_fitted_once(model)
     late: dict[str, object] = {}
-    some = Issued(issued.series[places], issued.cutoff[places])
+    some = issued[places]
     for place, (series, y) in zip(places, panel.histories(some, pipeline.missing), strict=True):
         unique_id = panel.unique_ids[series]
         parameters = None
@@ -312,7 +305,7 @@ def _one_by_one(
 def _chunks(issued: Issued, size: int) -> Iterator[Issued]:
     for begin in range(0, len(issued), size):
         part = slice(begin, begin + size)
-        yield Issued(issued.series[part], issued.cutoff[part])
+        yield issued[part]
 
 
 def _refuse_infinite(

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ts_forecast.cutoffs import SlicePlan, cutoffs_before
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import DatasetError, EvaluationError, TrainingError
 from ts_forecast.evaluation.backtest import mean_score
 from ts_forecast.evaluation.scoring import seasonal_scales
@@ -64,7 +65,7 @@ def plan_validation(
     plan = SlicePlan(quarter, pipeline.horizon, first + 1, last, cutoffs)
     issued = history.issued(plan, pipeline)
     known = np.isin(np.asarray(history.unique_ids, dtype=object), fit.unique_ids)[issued.series]
-    issued = Issued(issued.series[known], issued.cutoff[known])
+    issued = issued[known]
     if not (issued.cutoff == first).any():
         raise _too_short(pipeline, search, history, where)
     return Validation(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ts_forecast.training.allocator import LARGEST_MMAP_THRESHOLD
 from ts_forecast.training.checkpoint import generators, set_generators
 
 _FEW, _MORE = 2, 4
@@ -18,9 +19,9 @@ _FEW, _MORE = 2, 4
 _BESIDE_SAVED = 1.5
 # Without gradients only neighbouring layers are there at once, at most half of all.
 _OF_INFERENCE = 0.5
-# Freed pieces of more than glibc's threshold are kept for the next step (``allocator``), and what comes next
-# does not always fit where they were; measured, too.
-_LARGE, _OF_LARGEST = 32 * 2**20, 2
+# Freed pieces of more than glibc's threshold are kept for the next step, and what comes next does not always
+# fit where they were; measured, too.
+_OF_LARGEST = 2
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +49,7 @@ def activation_bytes(model: Any, n_series: int, validated: bool) -> int:
     total, largest = (
         _extrapolated(of_few, of_more, windows) for of_few, of_more in zip(few, more, strict=True)
     )
-    holes = _OF_LARGEST * largest if largest > _LARGE else 0.0
+    holes = _OF_LARGEST * largest if largest > LARGEST_MMAP_THRESHOLD else 0.0
     return int(_BESIDE_SAVED * total + holes)
 
 

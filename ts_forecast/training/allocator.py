@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 # Of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# Where glibc's own thresholds, which move with what is freed, end; mallopt stops them moving.
-_LARGEST_MMAP_THRESHOLD = 32 * 2**20
+LARGEST_MMAP_THRESHOLD = 32 * 2**20
+"""Where glibc's own thresholds, which move with what is freed, end; mallopt stops them moving. Bytes."""
+
 _NEVER = 2**31 - 1
 _depth = 0
 
@@ -38,6 +39,6 @@ def kept_memory() -> Iterator[None]:
     finally:
         _depth -= 1
         if not _depth:
-            libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
+            libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
+            libc.mallopt(_M_TRIM_THRESHOLD, 2 * LARGEST_MMAP_THRESHOLD)
             libc.malloc_trim(0)

@@ -19,15 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.regression_parameters import LightGBMParameters, own_parameters
 from ts_forecast.training.lagged_inputs import (
     calendar_ahead,
-    estimated_anew,
     exogenous_ahead,
     exogenous_past,
+    forecast_anew,
+    last_row,
     past_blocks,
     training_pairs,
 )
@@ -41,7 +43,6 @@ _LIBRARY_DEFAULTS: Mapping[str, Any] = {
     "deterministic": True,
     "force_col_wise": True,
 }
-_PAIRS_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def fit_boosted(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Boosted:
             f"{' '.join(str(error).split())}.",
             remedy="Correct `parameters` of the model in the pipeline file.",
         ) from error
-    return Boosted(model, int((panel.first + np.diff(panel.indptr) - 1).max()))
+    return Boosted(model, last_row(panel))
 
 
 def forecast_boosted(
@@ -100,22 +101,20 @@ def forecast_boosted(
 
     With ``refit`` the trees are grown anew on the way, from what is known then.
     """
-    outputs = np.empty((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)))
+
+    def fit(known: Panel) -> Boosted:
+        return fit_boosted(pipeline, spec, known)
+
+    def forecast(trees: Boosted, part: Issued) -> FloatArray:
+        history, ahead = _forecasting_frames(pipeline, spec, panel, part)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = trees.forecaster.predict(1, new_df=history, X_df=ahead)
+        values = found.drop(columns=["unique_id", "ds"]).to_numpy(dtype=np.float64)
+        return values.reshape(len(part), pipeline.horizon, -1)
+
     refit = own_parameters(LightGBMParameters, spec.parameters).refit
-    for anchor, places in estimated_anew(pipeline, issued, refit, fitted.until):
-        trees = fitted
-        if anchor is not None:
-            trees = fit_boosted(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
-        for begin in range(0, len(places), _PAIRS_AT_ONCE):
-            mine = places[begin : begin + _PAIRS_AT_ONCE]
-            part = Issued(issued.series[mine], issued.cutoff[mine])
-            history, ahead = _forecasting_frames(pipeline, spec, panel, part)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                found = trees.forecaster.predict(1, new_df=history, X_df=ahead)
-            values = found.drop(columns=["unique_id", "ds"]).to_numpy(dtype=np.float64)
-            outputs[mine] = values.reshape(len(part), pipeline.horizon, -1)
-    return outputs
+    return forecast_anew(pipeline, panel, issued, refit, fitted, fitted.until, fit, forecast)
 
 
 def period(pipeline: Pipeline) -> int:

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.regression_parameters import DNNParameters, own_parameters
 from ts_forecast.training.lagged_inputs import (
     calendar_ahead,
-    estimated_anew,
+    forecast_anew,
     lagged_inputs,
+    last_row,
     levels,
     targets,
     training_pairs,
@@ -32,7 +34,6 @@ FloatArray = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 Layers = tuple[tuple[Single, Single], ...]
 
-_PAIRS_AT_ONCE = 2_000
 _CURVE_STEPS = 50
 
 
@@ -83,7 +84,7 @@ def fit_dense(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Dense:
     if len(pairs) > visited:
         chosen = np.random.default_rng(pipeline.seed).choice(len(pairs), visited, replace=False)
         chosen.sort()
-        pairs = Issued(pairs.series[chosen], pairs.cutoff[chosen])
+        pairs = pairs[chosen]
     inputs = _inputs(pipeline, spec, panel, pairs, asked)
     actual = targets(panel, pipeline, pairs) - levels(pipeline, panel, pairs, asked.level)
     center, scale = inputs.mean(axis=0), inputs.std(axis=0)
@@ -106,7 +107,7 @@ def fit_dense(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> Dense:
         scale=scale,
         target_center=target_center,
         target_scale=target_scale,
-        until=int((panel.first + np.diff(panel.indptr) - 1).max()),
+        until=last_row(panel),
         curve=curve,
     )
 
@@ -119,18 +120,16 @@ def forecast_dense(
     With ``refit`` the nets are fitted anew on the way, from what is known then.
     """
     asked = own_parameters(DNNParameters, spec.parameters)
-    outputs = np.empty((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)))
-    for anchor, places in estimated_anew(pipeline, issued, asked.refit, fitted.until):
-        nets = fitted
-        if anchor is not None:
-            nets = fit_dense(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
-        for begin in range(0, len(places), _PAIRS_AT_ONCE):
-            mine = places[begin : begin + _PAIRS_AT_ONCE]
-            part = Issued(issued.series[mine], issued.cutoff[mine])
-            inputs = _inputs(pipeline, spec, panel, part, asked)
-            level = levels(pipeline, panel, part, asked.level)
-            outputs[mine] = _forecast(nets, inputs, outputs.shape[2]) + level[:, :, None]
-    return outputs
+
+    def fit(known: Panel) -> Dense:
+        return fit_dense(pipeline, spec, known)
+
+    def forecast(nets: Dense, part: Issued) -> FloatArray:
+        inputs = _inputs(pipeline, spec, panel, part, asked)
+        level = levels(pipeline, panel, part, asked.level)
+        return _forecast(nets, inputs, max(len(pipeline.quantiles), 1)) + level[:, :, None]
+
+    return forecast_anew(pipeline, panel, issued, asked.refit, fitted, fitted.until, fit, forecast)
 
 
 def _reach(pipeline: Pipeline, asked: DNNParameters) -> int:

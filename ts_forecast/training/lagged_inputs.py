@@ -8,20 +8,26 @@ a cutoff is read but those. Models that are fitted on these inputs are ``linear`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ts_forecast.datasets.calendar import calendar_values
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.regression_parameters import LevelParameters
 
 FloatArray = npt.NDArray[np.float64]
 
+_PAIRS_AT_ONCE = 2_000
 _DUMMIES = {"hour": 24, "weekday": 7, "month": 12}
+
+
+Fitted = TypeVar("Fitted")
 
 
 def training_pairs(panel: Panel, pipeline: Pipeline, reach: int) -> Issued:
@@ -43,28 +49,46 @@ def training_pairs(panel: Panel, pipeline: Pipeline, reach: int) -> Issued:
     return Issued(np.concatenate(series), np.concatenate(cutoffs))
 
 
-def estimated_anew(
-    pipeline: Pipeline, issued: Issued, every: int, until: int
-) -> Iterator[tuple[int | None, npt.NDArray[np.int64]]]:
-    """Which pairs are forecast by what is estimated at which cutoff; None: by what was fitted.
+def forecast_anew(
+    pipeline: Pipeline,
+    panel: Panel,
+    issued: Issued,
+    every: int,
+    fitted: Fitted,
+    until: int,
+    fit: Callable[[Panel], Fitted],
+    forecast: Callable[[Fitted, Issued], FloatArray],
+) -> FloatArray:
+    """Forecasts of all pairs, ``[pairs, horizon, outputs]``, by what was fitted or is fitted anew on the way.
 
-    Estimates are due at every so many cutoffs of the pipeline's step, counted from the grid's origin, so
+    New fits are due at every so many cutoffs of the pipeline's step, counted from the grid's origin, so
     that a forecast does not depend on which others are asked for.
 
     Args:
         every: 0 for never.
         until: grid index of the last row that the fitted model has seen.
-
-    Yields:
-        The grid index of a cutoff, and the positions of its pairs.
+        fit: given a filled panel that ends with what is known at a cutoff.
+        forecast: of some of the pairs; what they read is in memory at once.
     """
-    if not every:
-        yield None, np.arange(len(issued))
-        return
-    step = pipeline.step
-    anchors = (issued.cutoff + 1) // step // every * every * step - 1
+    step, anchors = pipeline.step, np.full(len(issued), -1, dtype=np.int64)
+    if every:
+        due = (issued.cutoff + 1) // step // every * every * step - 1
+        anchors = np.where(due > until, due, -1)
+    outputs = np.empty((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)))
     for anchor in np.unique(anchors).tolist():
-        yield (anchor if anchor > until else None), np.flatnonzero(anchors == anchor)
+        model = fitted
+        if anchor >= 0:
+            model = fit(panel.until(anchor).filled(pipeline.missing))
+        places = np.flatnonzero(anchors == anchor)
+        for begin in range(0, len(places), _PAIRS_AT_ONCE):
+            some = places[begin : begin + _PAIRS_AT_ONCE]
+            outputs[some] = forecast(model, issued[some])
+    return outputs
+
+
+def last_row(panel: Panel) -> int:
+    """Grid index of the last row of a panel: up to where a fit has seen."""
+    return int((panel.first + np.diff(panel.indptr) - 1).max())
 
 
 def targets(panel: Panel, pipeline: Pipeline, pairs: Issued) -> FloatArray:

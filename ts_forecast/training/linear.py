@@ -2,8 +2,7 @@
 
 Inputs of every step are the blocks of ``lagged_inputs`` and the indicators of the step's own calendar;
 which of the hundreds count is the lasso's choice, its penalty an information criterion's (Lago, Marcjasz,
-De Schutter and Weron 2021, for any frequency). Forecasts are sums of products, made for all cutoffs of a
-quarter at once, or for all between two estimates where they are estimated anew. One model a series.
+De Schutter and Weron 2021, for any frequency). Forecasts are sums of products. One model a series.
 """
 
 from __future__ import annotations
@@ -15,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ts_forecast.datasets.panel import Issued, Panel
+from ts_forecast.datasets.issued import Issued
+from ts_forecast.datasets.panel import Panel
 from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.regression_parameters import LEARParameters, own_parameters
 from ts_forecast.training.lagged_inputs import (
     calendar_ahead,
-    estimated_anew,
+    forecast_anew,
     lagged_inputs,
+    last_row,
     levels,
     targets,
     training_pairs,
@@ -59,7 +60,7 @@ def fit_linear(pipeline: Pipeline, spec: ModelSpec, panel: Panel) -> dict[str, L
     for place, unique_id in enumerate(panel.unique_ids):
         mine = pairs.series == place
         if mine.sum() >= _FEWEST:
-            own = Issued(pairs.series[mine], pairs.cutoff[mine])
+            own = pairs[mine]
             fitted[unique_id] = _fit_series(pipeline, spec, panel, own, asked)
     return fitted
 
@@ -71,22 +72,23 @@ def forecast_linear(
     panel: Panel,
     issued: Issued,
 ) -> FloatArray:
-    """Forecasts of all pairs, ``[pairs, horizon]``.
+    """Forecasts of all pairs, ``[pairs, horizon, outputs]``: the median or point; it has no bounds.
 
     With ``refit`` the regressions are estimated anew on the way, from what is known then. A series that
     no regression has seen repeats its last season.
     """
     asked = own_parameters(LEARParameters, spec.parameters)
-    common = lagged_inputs(pipeline, spec, panel, issued, asked)
-    own = calendar_ahead(pipeline, spec, issued)
-    outputs = np.empty((len(issued), pipeline.horizon))
-    until = max((model.until for model in fitted.values()), default=-1)
-    for anchor, places in estimated_anew(pipeline, issued, asked.refit, until):
-        models = fitted
-        if anchor is not None:
-            models = fit_linear(pipeline, spec, panel.until(anchor).filled(pipeline.missing))
-        for series in np.unique(issued.series[places]):
-            mine = places[issued.series[places] == series]
+    middle = pipeline.quantiles.index(0.5) if pipeline.quantiles else 0
+
+    def fit(known: Panel) -> Mapping[str, LinearSeries]:
+        return fit_linear(pipeline, spec, known)
+
+    def forecast(models: Mapping[str, LinearSeries], part: Issued) -> FloatArray:
+        common = lagged_inputs(pipeline, spec, panel, part, asked)
+        own = calendar_ahead(pipeline, spec, part)
+        outputs = np.full((*own.shape[:2], max(len(pipeline.quantiles), 1)), np.nan)
+        for series in np.unique(part.series):
+            mine = np.flatnonzero(part.series == series)
             model = models.get(panel.unique_ids[series])
             if model is None:
                 model = _last_season(pipeline, common.shape[1] + own.shape[2])
@@ -94,9 +96,12 @@ def forecast_linear(
                 inputs = np.hstack([common[mine], own[mine, step]])
                 inputs = np.clip(inputs, model.low[step], model.high[step])
                 # Sums of rows, each by itself: a forecast does not depend on those beside it.
-                outputs[mine, step] = (inputs * model.weights[step]).sum(axis=1)
-            outputs[mine] += model.intercepts
-    return outputs + levels(pipeline, panel, issued, asked.level)
+                outputs[mine, step, middle] = (inputs * model.weights[step]).sum(axis=1)
+            outputs[mine, :, middle] += model.intercepts
+        return outputs + levels(pipeline, panel, part, asked.level)[:, :, None]
+
+    until = max((model.until for model in fitted.values()), default=-1)
+    return forecast_anew(pipeline, panel, issued, asked.refit, fitted, until, fit, forecast)
 
 
 def _fit_series(
@@ -120,8 +125,7 @@ def _fit_series(
         for find in (np.min, np.max)
     )
     # A trend may leave what was seen, by as much as was seen; a mistyped load may not leave the world.
-    until = int((panel.first + np.diff(panel.indptr) - 1).max())
-    return LinearSeries(weights, intercepts, 2 * low - high, 2 * high - low, until)
+    return LinearSeries(weights, intercepts, 2 * low - high, 2 * high - low, last_row(panel))
 
 
 def _fit_window(
