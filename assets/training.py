@@ -133,7 +133,11 @@ def _kinds(spec: ModelSpec) -> set[str]:
 
 def _description(pipeline: Pipeline, spec: ModelSpec) -> str:
     if spec.ensemble is not None:
-        how = {"mean": "The mean", "median": "The median"}.get(
+        how = {
+            "mean": "The mean",
+            "median": "The median",
+            "trimmed_mean": "The mean, without the lowest and the highest,",
+        }.get(
             spec.ensemble,
             f"The mean, weighted by the inverse {pipeline.champion_metric} of twins over the last "
             "quarter of what they may see,",

@@ -6,7 +6,7 @@ which classes there are ``model_catalogue``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,8 @@ from ts_forecast.search_space import SearchSettings, Space, parse_space
 _ALIAS = r"^[A-Za-z][A-Za-z0-9_]{0,62}$"
 # Of neural models, beside those of their constructors.
 OWN_PARAMETERS = ("val_size",)
-Blend = Literal["mean", "median", "inverse_error"]
+Blend = Literal["mean", "median", "trimmed_mean", "inverse_error"]
+_FEWEST_TRIMMED = 3
 Intervals = Literal["auto", "conformal", "model"]
 Transform = Literal["robust", "asinh"]
 
@@ -82,7 +83,7 @@ class ModelSpec(Strict):
             self._check_ensemble()
             return self
         if self.of:
-            raise ValueError("of is of an ensemble; say `ensemble: mean`, median or inverse_error")
+            raise ValueError(f"of is of an ensemble; say `ensemble:` {', '.join(get_args(Blend))}")
         if self.model not in catalogue():
             raise ValueError(
                 f"unknown model {self.model!r}; allowed: {', '.join(sorted(catalogue()))}"
@@ -105,6 +106,8 @@ class ModelSpec(Strict):
             raise ValueError("an ensemble has `ensemble`, `of`, `name`, `intervals`, nothing else")
         if len(set(self.of)) < 2 or len(set(self.of)) < len(self.of):
             raise ValueError("of: at least two different models are wanted")
+        if self.ensemble == "trimmed_mean" and len(self.of) < _FEWEST_TRIMMED:
+            raise ValueError("of: trimmed_mean leaves out two models; at least three are wanted")
 
     def _check_search(self) -> None:
         if self.kind.searches is None and (self.search_space or self.search):

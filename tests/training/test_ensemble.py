@@ -18,6 +18,7 @@ from ts_forecast.evaluation.calibration import calibrate, calibration_cutoffs
 from ts_forecast.evaluation.champion import choose_champion
 from ts_forecast.evaluation.leaderboard import leaderboard
 from ts_forecast.evaluation.quarter import score_quarter
+from ts_forecast.pipeline_model import ModelSpec
 from ts_forecast.predictions.quarter import forecast_quarter, slice_is_current
 from ts_forecast.predictions.rolling import forecast_pairs
 from ts_forecast.quarters import Quarter
@@ -27,12 +28,18 @@ from ts_forecast.training.quarter import TrainingOutcome, train_quarter, trainin
 from ts_forecast.training.trainer import FittedModel
 
 MEMBERS = ["SeasonalNaive", "HistoricAverage", "Naive"]
-BLENDS = {"Mean": "mean", "Median": "median", "Blend": "inverse_error"}
+BLENDS = {
+    "Mean": "mean",
+    "Median": "median",
+    "Trimmed": "trimmed_mean",
+    "Blend": "inverse_error",
+}
 MODELS: list[object] = [
     {"ensemble": "inverse_error", "of": MEMBERS, "name": "Blend"},
     *MEMBERS,
     {"ensemble": "mean", "of": MEMBERS, "name": "Mean"},
     {"ensemble": "median", "of": MEMBERS, "name": "Median"},
+    {"ensemble": "trimmed_mean", "of": MEMBERS, "name": "Trimmed"},
 ]
 FIRST, SECOND = Quarter(2023, 1), Quarter(2023, 2)
 EQUAL = pytest.approx(1 / 3)
@@ -104,7 +111,9 @@ def test_ensemble__two_quarters__is_a_model_everywhere(
     assert np.allclose(points["Mean"], members.mean(axis=1))
     share = pd.Series(first["Blend"].weights)[MEMBERS].to_numpy()
     assert np.allclose(points["Blend"], members @ share)
-    assert np.allclose(points["Median"], np.median(members, axis=1))
+    for name in ("Median", "Trimmed"):
+        # Of three the same.
+        assert np.allclose(points[name], np.median(members, axis=1))
     quantiles = {
         name: np.stack(slice_.loc[name, "quantiles"].to_list()) for name in [*MEMBERS, *BLENDS]
     }
@@ -238,15 +247,28 @@ def test_combine__member_without_bounds__gives_the_median_and_no_bounds(
     outputs = {name: np.array([[[1.0, 2.0, 3.0]]]) * (i + 1) for i, name in enumerate(MEMBERS)}
     outputs["Naive"][..., [0, 2]] = np.nan
 
-    for name in ("Mean", "Median"):
+    for name in ("Mean", "Median", "Trimmed"):
         combined = combine(pipeline.model(name), dict.fromkeys(MEMBERS, 1 / 3), outputs)
         assert np.isnan(combined[0, 0, [0, 2]]).all()
         assert combined[0, 0, 1] == pytest.approx(4.0)
 
 
+def test_combine__trimmed_mean__leaves_out_another_member_at_every_step() -> None:
+    spec = ModelSpec.model_validate(
+        {"ensemble": "trimmed_mean", "of": ["A", "B", "C", "D"], "name": "Trimmed"}
+    )
+    steps = {"A": [9.0, 3.0], "B": [2.0, -50.0], "C": [4.0, 5.0], "D": [100.0, 4.0]}
+    outputs = {name: np.array(values).reshape(1, 2, 1) for name, values in steps.items()}
+
+    combined = combine(spec, dict.fromkeys(steps, 0.25), outputs)
+
+    np.testing.assert_allclose(combined[0, :, 0], [6.5, 3.5])
+
+
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
+        ({"ensemble": "trimmed_mean", "of": ["Naive", "SeasonalNaive"]}, "at least three"),
         ({"ensemble": "mean", "of": ["Naive", "Gone"]}, "Gone is no model of this pipeline"),
         ({"ensemble": "mean", "of": ["Naive"]}, "at least two different models"),
         ({"ensemble": "mean", "of": ["Naive", "Naive"]}, "at least two different models"),

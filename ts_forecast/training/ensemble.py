@@ -122,10 +122,15 @@ def combine(
     """The ensemble's outputs from its members', each ``[pairs, horizon, outputs]``.
 
     A quantile that a member does not give is NaN; quantiles of members that do not cross do not here.
+    The trimmed mean is of all but the lowest and the highest member (Jose and Winkler 2008), of each
+    forecast anew.
     """
     members = np.stack([outputs[name] for name in spec.of])
     if spec.ensemble == "median":
         return np.median(members, axis=0)
+    if spec.ensemble == "trimmed_mean":
+        inner = np.sort(members, axis=0)[1:-1].mean(axis=0)
+        return np.where(np.isnan(members).any(axis=0), np.nan, inner)
     share = np.array([weights[name] for name in spec.of])
     return np.tensordot(share / share.sum(), members, axes=1)
 
