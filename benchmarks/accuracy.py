@@ -33,6 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from sqlalchemy import text
 
+from resources.forkserver_process import die_with_parent
 from ts_forecast.cores import usable_cores
 from ts_forecast.datasets.quarter import ingest_quarters
 from ts_forecast.db import migrate
@@ -195,7 +196,7 @@ def _compute(
     plans: dict[str, list[Quarter]],
     workers: int,
 ) -> None:
-    """Fit every model of every quarter side by side, then walk each market's quarters in order."""
+    """Fit and forecast every quarter side by side, then score each market's quarters in order."""
     fits = [
         (pipelines[name], spec.name, quarter)
         for spec in next(iter(pipelines.values())).models
@@ -205,10 +206,18 @@ def _compute(
     ]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            workers,
+            mp_context=get_context("spawn"),
+            # Else they would go on with their fits when this process is killed.
+            initializer=die_with_parent,
+            initargs=(os.getpid(),),
+        ) as pool,
         Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress,
     ):
         _follow(progress, "fits", [pool.submit(_fit, settings, *fit) for fit in fits])
+        slices = [(pipelines[name], quarter) for name, plan in plans.items() for quarter in plan]
+        _follow(progress, "forecasts", [pool.submit(_forecast, settings, *one) for one in slices])
         walks = [pool.submit(_walk, settings, pipelines[name], plans[name]) for name in plans]
         _follow(progress, "markets", walks)
 
@@ -236,18 +245,26 @@ def _fit(settings: Settings, pipeline: Pipeline, name: str, quarter: Quarter) ->
         database.dispose()
 
 
+def _forecast(settings: Settings, pipeline: Pipeline, quarter: Quarter) -> None:
+    warnings.simplefilter("ignore")
+    database = open_database(settings)
+    try:
+        for spec in pipeline.models:
+            if spec.ensemble is not None:
+                train_ensemble(database.engine, settings, pipeline, spec, quarter)
+        forecast_quarter(database.engine, settings, pipeline, quarter)
+    finally:
+        database.dispose()
+
+
 def _walk(settings: Settings, pipeline: Pipeline, quarters: list[Quarter]) -> None:
-    """Quarter after quarter: what is decided for one has seen the scores of those before it alone."""
+    """Quarter after quarter: the champion of one has seen the scores of those before it alone."""
     warnings.simplefilter("ignore")
     database = open_database(settings)
     engine = database.engine
     try:
         for quarter in quarters:
-            for spec in pipeline.models:
-                if spec.ensemble is not None:
-                    train_ensemble(engine, settings, pipeline, spec, quarter)
             in_transaction(engine, lambda session, q=quarter: choose_champion(session, pipeline, q))
-            forecast_quarter(engine, settings, pipeline, quarter)
             score_quarter(engine, settings, pipeline, quarter)
     finally:
         database.dispose()
