@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ts_forecast.datasets.issued import Issued
 from ts_forecast.datasets.panel import Panel
-from ts_forecast.errors import PipelineError
+from ts_forecast.errors import PipelineError, TrainingError
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
 from ts_forecast.predictions.rolling import forecast_pairs
@@ -36,7 +36,10 @@ MODELS = [
     ),
     pytest.param({"model": "LightGBM", "parameters": {**TREES, "refit": 3}}, id="LightGBM-refit"),
     pytest.param({"model": "DNN", "transform": "robust", "parameters": NETS}, id="DNN"),
-    pytest.param({"model": "DNN", "parameters": {**NETS, "refit": 3}}, id="DNN-refit"),
+    # Of more cutoffs than it has steps for.
+    pytest.param(
+        {"model": "DNN", "parameters": {**NETS, "refit": 3, "batch_size": 2}}, id="DNN-refit"
+    ),
     pytest.param(
         {
             "model": "NHITS",
@@ -292,6 +295,21 @@ def test_regressions__levels_and_later_steps__are_read(model: dict[str, Any]) ->
     assert (np.sign(actual) == np.sign(middle)).mean(axis=0).min() > 0.75
     inside = (actual >= outputs[:, :, 0]) & (actual <= outputs[:, :, 2])
     assert 0.5 < inside.mean() < 0.95
+
+
+@pytest.mark.parametrize(
+    ("rate", "since", "message"),
+    [
+        (1e30, "2015-01-01", "model DNN: the loss is not finite at step"),
+        (1e-3, "2015-09-10", "model DNN: no series is long enough"),
+    ],
+)
+def test_dnn__nothing_to_learn__says_so(rate: float, since: str, message: str) -> None:
+    pipe = pipeline({"model": "DNN", "parameters": {**NETS, "learning_rate": rate}})
+    frame = history()
+
+    with pytest.raises(TrainingError, match=message):
+        fitted_model(pipe, frame[frame["ds"] >= since])
 
 
 @settings(max_examples=50, deadline=None)
