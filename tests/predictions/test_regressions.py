@@ -90,8 +90,8 @@ def history(days: str = "2015-12-31") -> pd.DataFrame:
     return frame[~gone & ~early].reset_index(drop=True)
 
 
-def fitted_model(pipe: Pipeline, frame: pd.DataFrame) -> FittedModel:
-    plan = pipe.slice_plan(QUARTER)
+def fitted_model(pipe: Pipeline, frame: pd.DataFrame, quarter: Quarter = QUARTER) -> FittedModel:
+    plan = pipe.slice_plan(quarter)
     panel = Panel.from_frame(frame, pipe).until(plan.fit_until).filled(pipe.missing)
     return fit_model(pipe, pipe.models[0], panel)
 
@@ -186,33 +186,41 @@ def test_regressions__measured_from_a_level__follow_a_shift_that_they_never_saw(
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("model", "year"),
     [
-        {"model": "LEAR", "parameters": {"windows": [30], "lags": [1]}},
-        {
-            "model": "LightGBM",
-            "parameters": {"lags": [1], "n_estimators": 200, "min_child_samples": 5},
-        },
-        {
-            "model": "DNN",
-            "parameters": {
-                "lags": [1],
-                "exogenous_lags": [],
-                "level": 0,
-                "learning_rate": 0.01,
-                "n_estimators": 1,
-                "max_steps": 200,
+        ({"model": "LEAR", "parameters": {"windows": [30], "lags": [1]}}, 2015),
+        # Before the grid's origin its indices are negative.
+        ({"model": "LEAR", "parameters": {"windows": [30], "lags": [1]}}, 1990),
+        (
+            {
+                "model": "LightGBM",
+                "parameters": {"lags": [1], "n_estimators": 200, "min_child_samples": 5},
             },
-        },
+            2015,
+        ),
+        (
+            {
+                "model": "DNN",
+                "parameters": {
+                    "lags": [1],
+                    "exogenous_lags": [],
+                    "level": 0,
+                    "learning_rate": 0.01,
+                    "n_estimators": 1,
+                    "max_steps": 200,
+                },
+            },
+            2015,
+        ),
     ],
-    ids=["LEAR", "LightGBM", "DNN"],
+    ids=["LEAR", "LEAR-1990", "LightGBM", "DNN"],
 )
 def test_forecast_pairs__refit__learns_within_the_quarter_what_has_changed(
-    model: dict[str, Any],
+    model: dict[str, Any], year: int
 ) -> None:
     rng = np.random.default_rng(0)
-    dates = pd.date_range("2015-01-01", "2015-12-31")
-    is_new = dates >= "2015-10-01"
+    dates = pd.date_range(f"{year}-01-01", f"{year}-12-31")
+    is_new = dates >= f"{year}-10-01"
     # Trees know nothing of values that they have not seen, and are slow to unlearn those they have.
     promotion = rng.normal(size=len(dates)) + 10 * is_new
     y = np.where(is_new, -3.0, 3.0) * promotion + 0.1 * rng.normal(size=len(dates))
@@ -221,10 +229,10 @@ def test_forecast_pairs__refit__learns_within_the_quarter_what_has_changed(
     for refit in (0, 7):
         own = {"levels": [], "horizon": 7, "step": 1, "exogenous": {"future": ["promotion"]}}
         anew = {**model, "parameters": {**model["parameters"], "refit": refit}}
-        pipe = pipeline(anew, **own)
+        pipe, quarter = pipeline(anew, start=f"{year}-01-01", **own), Quarter(year, 4)
         panel = Panel.from_frame(frame, pipe)
-        issued = panel.issued(pipe.slice_plan(QUARTER), pipe)
-        outputs = forecast_pairs(fitted_model(pipe, frame), pipe, panel, issued)
+        issued = panel.issued(pipe.slice_plan(quarter), pipe)
+        outputs = forecast_pairs(fitted_model(pipe, frame, quarter), pipe, panel, issued)
         rows = panel.rows_at(issued.series[:, None], issued.cutoff[:, None] + np.arange(1, 8))
         error = np.where(rows >= 0, np.abs(outputs[:, :, 0] - panel.y[rows]), np.nan)
         of_first_week = issued.cutoff < issued.cutoff.min() + 7

@@ -70,14 +70,14 @@ def forecast_anew(
         fit: given a filled panel that ends with what is known at a cutoff.
         forecast: of some of the pairs; what they read is in memory at once.
     """
-    step, anchors = pipeline.step, np.full(len(issued), -1, dtype=np.int64)
+    step, anchors = pipeline.step, np.full(len(issued), until, dtype=np.int64)
     if every:
         due = (issued.cutoff + 1) // step // every * every * step - 1
-        anchors = np.where(due > until, due, -1)
+        anchors = np.maximum(due, until)
     outputs = np.empty((len(issued), pipeline.horizon, max(len(pipeline.quantiles), 1)))
     for anchor in np.unique(anchors).tolist():
         model = fitted
-        if anchor >= 0:
+        if anchor > until:
             model = fit(panel.until(anchor).filled(pipeline.missing))
         places = np.flatnonzero(anchors == anchor)
         for begin in range(0, len(places), _PAIRS_AT_ONCE):

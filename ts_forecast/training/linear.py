@@ -100,7 +100,8 @@ def forecast_linear(
             outputs[mine, :, middle] += model.intercepts
         return outputs + levels(pipeline, panel, part, asked.level)[:, :, None]
 
-    until = max((model.until for model in fitted.values()), default=-1)
+    # Where nothing could be fitted, all may be due.
+    until = max((model.until for model in fitted.values()), default=np.iinfo(np.int64).min)
     return forecast_anew(pipeline, panel, issued, asked.refit, fitted, until, fit, forecast)
 
 
