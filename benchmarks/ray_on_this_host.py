@@ -15,6 +15,8 @@ from ts_forecast.cores import usable_cores
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 DASHBOARD_VARIABLE = "BENCHMARK_RAY_DASHBOARD"
+# Ray's HTTP servers ask for a token by default; nobody else reaches this one.
+_AUTH_VARIABLE = "RAY_AUTH_MODE"
 _START_SECONDS = 120.0
 
 
@@ -26,6 +28,7 @@ def ray_on_this_host() -> Iterator[None]:
     command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--disable-usage-stats"]
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1"]
     command += [f"--dashboard-port={dashboard}", f"--num-cpus={usable_cores()}"]
+    os.environ[_AUTH_VARIABLE] = "disabled"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ray = subprocess.Popen(
         command,
@@ -40,7 +43,7 @@ def ray_on_this_host() -> Iterator[None]:
         _wait_for(f"http://127.0.0.1:{dashboard}/api/jobs/", ray)
         yield
     finally:
-        for name in (ADDRESS_VARIABLE, DASHBOARD_VARIABLE):
+        for name in (ADDRESS_VARIABLE, DASHBOARD_VARIABLE, _AUTH_VARIABLE):
             os.environ.pop(name)
         ray.send_signal(signal.SIGTERM)
         ray.wait()
