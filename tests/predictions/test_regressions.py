@@ -1,4 +1,4 @@
-"""LEAR, LightGBM, DNN and transforms: all cutoffs at once equal one at a time, and see no more."""
+"""LEAR, LightGBM and DNN: all cutoffs at once equal one at a time, and see no more."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from tests.predictions.shop import QUARTER, fitted_model, history, pipeline
 from ts_forecast.datasets.issued import Issued
 from ts_forecast.datasets.panel import Panel
 from ts_forecast.errors import PipelineError, TrainingError
-from ts_forecast.pipeline import Pipeline
-from ts_forecast.pipeline_file import parse_pipeline
 from ts_forecast.predictions.rolling import forecast_pairs
 from ts_forecast.quarters import Quarter
-from ts_forecast.training.quarter import training_fingerprint
-from ts_forecast.training.target_transform import fit_transform
-from ts_forecast.training.trainer import FittedModel, fit_model
 
-QUARTER = Quarter(2015, 4)
 TREES = {"n_estimators": 5, "min_child_samples": 5}
 NETS = {"n_estimators": 2, "max_steps": 20, "hidden_sizes": [8], "level": 2}
 MODELS = [
@@ -50,50 +43,6 @@ MODELS = [
     ),
     pytest.param({"model": "SeasonalNaive", "transform": "asinh"}, id="SeasonalNaive-asinh"),
 ]
-
-
-def pipeline(model: Any, **changes: Any) -> Pipeline:
-    content = {
-        "name": "shop",
-        "source": {"files": "shop.csv"},
-        "frequency": "D",
-        "horizon": 10,
-        "step": 7,
-        "start": "2015-01-01",
-        "missing": "ffill",
-        "levels": [80],
-        "exogenous": {
-            "future": ["promotion"],
-            "historic": ["visitors"],
-            "calendar": ["weekday", "month", "week"],
-        },
-        "models": [model],
-    }
-    return parse_pipeline(content | changes, origin="shop.yaml")
-
-
-def history(days: str = "2015-12-31") -> pd.DataFrame:
-    """Two series, one with a gap over a cutoff, and one that begins within the quarter."""
-    rng = np.random.default_rng(2)
-    dates = pd.date_range("2015-01-01", days)
-    frame = pd.DataFrame(
-        {
-            "unique_id": np.repeat(["a", "b", "late"], len(dates)),
-            "ds": np.tile(dates, 3),
-            "y": rng.normal(size=3 * len(dates)).cumsum() + 50,
-            "promotion": rng.normal(size=3 * len(dates)),
-            "visitors": rng.normal(size=3 * len(dates)),
-        }
-    )
-    gone = (frame["unique_id"] == "b") & frame["ds"].between("2015-11-06", "2015-11-10")
-    early = (frame["unique_id"] == "late") & (frame["ds"] < "2015-10-20")
-    return frame[~gone & ~early].reset_index(drop=True)
-
-
-def fitted_model(pipe: Pipeline, frame: pd.DataFrame, quarter: Quarter = QUARTER) -> FittedModel:
-    plan = pipe.slice_plan(quarter)
-    panel = Panel.from_frame(frame, pipe).until(plan.fit_until).filled(pipe.missing)
-    return fit_model(pipe, pipe.models[0], panel)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -318,50 +267,6 @@ def test_dnn__nothing_to_learn__says_so(rate: float, since: str, message: str) -
 
     with pytest.raises(TrainingError, match=message):
         fitted_model(pipe, frame[frame["ds"] >= since])
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    kind=st.sampled_from(["robust", "asinh"]),
-    scale=st.sampled_from([1e-6, 1.0, 1e6]),
-    seed=st.integers(0, 2**32 - 1),
-    is_flat=st.booleans(),
-)
-def test_transform__undone__is_the_target(
-    kind: Any, scale: float, seed: int, is_flat: bool
-) -> None:
-    pipe, frame = pipeline({"model": "LEAR", "transform": kind}), history()
-    noise = np.random.default_rng(seed).standard_t(2, size=len(frame)) * scale
-    panel = Panel.from_frame(frame.assign(y=scale if is_flat else noise), pipe)
-    transform = fit_transform(pipe.models[0], panel.until(int(panel.first[0]) + 200))
-    assert transform is not None and "late" not in transform.scales
-
-    there = transform.apply(panel, pipe).y[:, None, None]
-    back = transform.undo(there, panel, pipe, panel.series_of_row)
-
-    np.testing.assert_allclose(back[:, 0, 0], panel.y, rtol=1e-9, atol=1e-9 * scale)
-
-
-def test_transform__what_comes_after_the_fit__does_not_move_it() -> None:
-    pipe, frame = pipeline({"model": "LEAR", "transform": "asinh"}), history()
-    fitted = fitted_model(pipe, frame)
-    plan = pipe.slice_plan(QUARTER)
-    at = pipe.grid.timestamps(np.array([plan.fit_until]))[0]
-
-    other = fitted_model(pipe, frame.assign(y=frame["y"].where(frame["ds"] <= at, 1e6)))
-
-    assert fitted.transform == other.transform
-
-
-def test_training_fingerprint__another_transform__another_model() -> None:
-    frame = history()
-    marks = set()
-    for transform in (None, "robust", "asinh"):
-        pipe = pipeline({"model": "LEAR", "transform": transform})
-        panel = Panel.from_frame(frame, pipe).until(pipe.slice_plan(QUARTER).fit_until)
-        marks.add(training_fingerprint(pipe, pipe.models[0], QUARTER, panel))
-
-    assert len(marks) == 3
 
 
 @pytest.mark.parametrize(
