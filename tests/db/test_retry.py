@@ -113,7 +113,8 @@ def test_in_transaction__two_threads_deadlock__both_end_well(shelf: Engine) -> N
         thread.join()
 
     assert problems == []
-    assert len(attempts) == 3
+    # One of them at least was repeated. It may be so more than once: who comes back can meet the other again.
+    assert len(attempts) >= 3
     with shelf.connect() as connection:
         assert list(connection.scalars(text("SELECT v FROM shelf"))) == [2, 2]
 
@@ -155,6 +156,7 @@ def test_in_transaction__write_skew_found_at_commit__is_repeated(shelf: Engine) 
         connection.execute(text("INSERT INTO shelf VALUES (1, 1), (2, 1)"))
     both_have_read = threading.Barrier(2, timeout=20)
     calls: list[int] = []
+    problems: list[BaseException] = []
 
     def leave(n: int) -> None:
         mine: list[int] = []
@@ -168,7 +170,10 @@ def test_in_transaction__write_skew_found_at_commit__is_repeated(shelf: Engine) 
             if on_duty > 1:
                 session.execute(text("UPDATE shelf SET v = 0 WHERE n = :n"), {"n": n})
 
-        in_transaction(shelf, work, isolation="SERIALIZABLE", patience=HASTY)
+        try:
+            in_transaction(shelf, work, isolation="SERIALIZABLE", patience=HASTY)
+        except BaseException as error:  # noqa: BLE001 — shown in the main thread
+            problems.append(error)
 
     threads = [threading.Thread(target=leave, args=(n,)) for n in (1, 2)]
     for thread in threads:
@@ -176,7 +181,9 @@ def test_in_transaction__write_skew_found_at_commit__is_repeated(shelf: Engine) 
     for thread in threads:
         thread.join()
 
-    assert len(calls) == 3
+    assert problems == []
+    # A repeated one can meet the other's commit once more, as CI has seen.
+    assert len(calls) >= 3
     with shelf.connect() as connection:
         assert connection.scalar(text("SELECT sum(v) FROM shelf")) == 1
 
