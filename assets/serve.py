@@ -1,8 +1,8 @@
 """Serve the UI: ``python -m assets.serve``.
 
-One process that starts the webserver and the daemon, watches over both and over the embedded
-PostgreSQL, and ends all of them with itself; if it is killed, ``guard`` does. What they serve is
-``definitions``.
+One process that starts the webserver, the daemon and the zygote that runs' processes are born of,
+watches over them and over the embedded PostgreSQL, and ends all of them with itself; if it is killed,
+``guard`` does. What they serve is ``definitions``.
 """
 
 import logging
@@ -25,7 +25,12 @@ from rich.console import Console
 from rich.text import Text
 
 from assets.guard import MARK, end_marked, start_guard
-from resources.gpu_executor import ensure_pool_limits
+from resources.gpu_executor import (
+    ZYGOTE_LIBRARIES,
+    ensure_pool_limits,
+    process_environment,
+    zygote_of,
+)
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.commands.serving import announce, require_port
 from ts_forecast.db.database import open_database
@@ -39,25 +44,35 @@ _WATCH_SECONDS = 1.0
 # A child that dies more often than this is not started again.
 _MOST_RESTARTS = 5
 _RESTART_WINDOW_SECONDS = 600.0
+_ZYGOTE_SECONDS = 15.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Child:
-    """A program that is kept running."""
+    """A program that is kept running.
+
+    Attributes:
+        is_needed: without it there is nothing to serve.
+        not_before: when it is started first, on the monotonic clock.
+    """
 
     name: str
     command: Sequence[str]
     environment: dict[str, str]
+    is_needed: bool = True
+    not_before: float = 0.0
     process: "subprocess.Popen[bytes] | None" = None
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_RESTARTS))
 
     def keep(self) -> bool:
         """Start it if it does not run; False if it keeps dying."""
+        now = time.monotonic()
+        if now < self.not_before:
+            return True
         if self.process is not None:
             if self.process.poll() is None:
                 return True
-            now = time.monotonic()
             if len(self.restarts) == _MOST_RESTARTS and (
                 now - self.restarts[0] < _RESTART_WINDOW_SECONDS
             ):
@@ -66,7 +81,7 @@ class _Child:
             code = self.process.returncode
             _log.warning("the %s ended with %s; starting it again", self.name, code)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *self.command],
+            self.command,
             cwd=_ROOT,
             env=self.environment,
             # A group of its own: a Ctrl-C in the terminal reaches us alone, and we end it.
@@ -80,8 +95,9 @@ def serve(
 ) -> int:
     """Serve until a signal comes, or the command that started us is killed; the exit code.
 
-    The database is migrated first. A webserver or daemon that dies is started again, at most five
-    times in ten minutes each; the embedded PostgreSQL whenever it is gone.
+    The database is migrated first. A child that dies is started again, at most five times in ten
+    minutes each; without a webserver or a daemon there is nothing to serve, and without a zygote runs
+    import what they need themselves. The embedded PostgreSQL is started whenever it is gone.
 
     Args:
         quiet: say nothing but errors, for a command that has the terminal for itself.
@@ -99,11 +115,14 @@ def serve(
     guard = start_guard(environment[MARK])
     workspace = ("-w", str(_ROOT / "workspace.yaml"))
     code_servers = _level("--code-server-log-level", quiet)
-    webserver = ("dagster_webserver", "-h", host, "-p", str(port), *workspace, *code_servers)
-    daemon = ("resources.daemon", "run", *workspace, *code_servers)
+    webserver = [sys.executable, "-m", "dagster_webserver", "-h", host, "-p", str(port), *workspace]
+    webserver += [*code_servers, *_level("--dagster-log-level", quiet)]
+    daemon = [sys.executable, "-m", "resources.daemon", "run", *workspace]
+    daemon += [*code_servers, *_level("--log-level", quiet)]
     children = [
-        _Child("webserver", (*webserver, *_level("--dagster-log-level", quiet)), environment),
-        _Child("daemon", (*daemon, *_level("--log-level", quiet)), environment),
+        _Child("webserver", webserver, environment),
+        _Child("daemon", daemon, environment),
+        *_zygotes(settings, environment),
     ]
     if not quiet:
         announcer = threading.Thread(
@@ -112,11 +131,11 @@ def serve(
         announcer.start()
     try:
         while not stop.is_set() and not _is_orphan():
-            for child in children:
-                if not child.keep():
-                    console.print(
-                        f"The {child.name} keeps dying; see its messages above.", style="red"
-                    )
+            for child in [child for child in children if not child.keep()]:
+                children.remove(child)
+                words = f"The {child.name} keeps dying; see its messages above."
+                console.print(words, style="red" if child.is_needed else "yellow")
+                if child.is_needed:
                     return 1
             _keep_database(settings)
             stop.wait(_WATCH_SECONDS)
@@ -125,6 +144,18 @@ def serve(
         stop.set()
         end_marked(environment[MARK])
         guard.communicate()
+
+
+def _zygotes(settings: Settings, environment: dict[str, str]) -> list[_Child]:
+    """The zygote of this host, where runs start their steps on it and it can exist."""
+    if settings.executor != "local" or not hasattr(os, "pidfd_open"):
+        return []
+    zygote = zygote_of(settings)
+    early = environment | process_environment(zygote.threads)
+    # Until then the cores are for the webserver and for those who load the definitions.
+    later = time.monotonic() + _ZYGOTE_SECONDS
+    command = zygote.command(ZYGOTE_LIBRARIES)
+    return [_Child("zygote", command, early, is_needed=False, not_before=later)]
 
 
 def _level(option: str, quiet: bool) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
+from resources.zygote import Born, Zygote
+
 # A module of the server's side; named, not imported, since only the server runs it.
 _SERVER = "resources.forkserver_process"
 _EXIT_SECONDS = 5.0
@@ -73,6 +75,8 @@ class ForkServer:
         warm_up: run in the server after the imports; it must leave no threads and connections.
         last_will: run in a child of the server when the client ended without ``close``.
         grace_seconds: what children get between SIGINT and SIGKILL.
+        zygote: where to ask for a process that has its libraries imported; without one, or where none
+            answers, the server is a program that imports them itself.
     """
 
     preload: Sequence[str] = ()
@@ -81,11 +85,20 @@ class ForkServer:
     warm_up: Task | None = None
     last_will: Task | None = None
     grace_seconds: float = 3.0
+    zygote: Zygote | None = None
 
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _process: subprocess.Popen[bytes] | Born | None = field(default=None, init=False)
     _connection: Connection[Any, Any] | None = field(default=None, init=False)
     _pids: dict[str, int | None] = field(default_factory=dict, init=False)
     _ended: dict[str, Ended] = field(default_factory=dict, init=False)
+
+    @property
+    def origin(self) -> str:
+        """Where the server that runs came from, in words; empty if none does."""
+        if self._process is None:
+            return ""
+        how = "born of the zygote" if isinstance(self._process, Born) else "started as a program"
+        return f"{how}, PID {self._process.pid}"
 
     def start(self) -> None:
         """Start the server if it does not run; returns before its imports are done."""
@@ -93,21 +106,8 @@ class ForkServer:
         if self._connection is not None:
             return
         ours, theirs = Pipe(duplex=True)
-        # The first entry twice: Dagster takes it for the script's folder and removes it once.
-        path = [*sys.path[:1], *sys.path]
-        code = (
-            f"import sys; sys.path[:] = {path!r}; "
-            f"from {_SERVER} import main; main({theirs.fileno()})"
-        )
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, **self.environment},
-                pass_fds=[theirs.fileno()],
-                # The terminal's Ctrl-C is the client's to handle.
-                start_new_session=True,
-            )
+            self._process = self._spawn(theirs.fileno())
         self._connection = ours
         ours.send(
             {
@@ -117,6 +117,24 @@ class ForkServer:
                 "last_will": self.last_will and self.last_will.pickled(),
                 "grace_seconds": self.grace_seconds,
             }
+        )
+
+    def _spawn(self, descriptor: int) -> subprocess.Popen[bytes] | Born:
+        # The first entry twice: Dagster takes it for the script's folder and removes it once.
+        path = [*sys.path[:1], *sys.path]
+        environment = {**os.environ, **self.environment}
+        if self.zygote is not None:
+            born = self.zygote.fork_server(descriptor, environment, path)
+            if born is not None:
+                return born
+        code = f"import sys; sys.path[:] = {path!r}; from {_SERVER} import main; main({descriptor})"
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            pass_fds=[descriptor],
+            # The terminal's Ctrl-C is the client's to handle.
+            start_new_session=True,
         )
 
     def submit(self, key: str, task: Task) -> None:

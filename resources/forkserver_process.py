@@ -35,7 +35,7 @@ def main(descriptor: int) -> None:
     # Imports leave next to nothing to collect, and looking for it takes a fifth of their time.
     gc.disable()
     for name in order["preload"]:
-        _preload(name)
+        preload(name)
     if order["warm_up"] is not None:
         try:
             _call(order["warm_up"])
@@ -49,7 +49,8 @@ def main(descriptor: int) -> None:
     os._exit(0)
 
 
-def _preload(name: str) -> None:
+def preload(name: str) -> None:
+    """Import a module; one that is absent is skipped, with a warning on stderr."""
     try:
         importlib.import_module(name)
     except ImportError as error:
@@ -83,7 +84,7 @@ class _Server:
             is_pending = bool(self._children and self._later)
             if not self._wait(_IDLE_SECONDS if is_pending else None, for_client=True):
                 # Children are at work and nobody waits: the time for what only later ones need.
-                _preload(self._later.pop(0))
+                preload(self._later.pop(0))
                 if not self._later:
                     _freeze()
                 continue

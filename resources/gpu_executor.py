@@ -44,6 +44,7 @@ from resources.step_process import (
     report_lost_run,
     run_step,
 )
+from resources.zygote import Zygote
 from ts_forecast.cores import thread_environment
 from ts_forecast.errors import SettingsError
 from ts_forecast.settings import Settings, load_settings
@@ -51,9 +52,9 @@ from ts_forecast.settings import Settings, load_settings
 GPU_POOL = "gpu"
 
 # What every step needs, and what training and predicting need besides.
-_PRELOAD = (
-    "resources.step_process",
-    "resources.event_log",
+_OWN = ("resources.step_process", "resources.event_log")
+_LIBRARIES = (
+    "dagster._cli.api",
     "dagster_postgres",
     "sqlalchemy.dialects.postgresql.psycopg",
     "alembic",
@@ -76,6 +77,9 @@ _PRELOAD_LATER = (
     "jinja2",
 )
 _TRAINING_PRELOAD = ("neuralforecast", "statsforecast", "matplotlib.figure")
+# What a zygote has besides: definitions and settings are made with them.
+_DEFINING = ("pydantic_settings", "typer", "rich.progress", "upath", "concurrent_log_handler")
+ZYGOTE_LIBRARIES = (*_LIBRARIES, *_DEFINING, *_TRAINING_PRELOAD, *_PRELOAD_LATER)
 
 _TAIL_SECONDS = 0.1
 _HEALTH_SECONDS = 1
@@ -145,6 +149,7 @@ def gpu_executor(context: InitExecutorContext) -> Executor:
         placement=placement,
         preload=preload,
         grace_seconds=config["termination_grace_seconds"],
+        zygote=zygote_of(settings),
     )
     return GpuExecutor(
         handler,
@@ -203,14 +208,15 @@ class _Launch:
 class ForkedStepHandler(StepHandler):
     """Forks a step from a server that has its imports behind it.
 
-    There are two servers. The plain one is ready in a second or two; the training one, which also
-    imports the training libraries, gets ready meanwhile and is not started for a plan without
-    training steps.
+    There are two servers. The plain one is ready first; the training one, which also imports the
+    training libraries, gets ready meanwhile and is not started for a plan without training steps. Of
+    a zygote both are born ready in about a second.
     """
 
     placement: Placement
     preload: Sequence[str]
     grace_seconds: float
+    zygote: Zygote
     has_lost_steps: bool = field(default=False, init=False)
     _plain: ForkServer = field(init=False)
     _training: ForkServer = field(init=False)
@@ -225,19 +231,21 @@ class ForkedStepHandler(StepHandler):
         """Start the servers; does not wait for them."""
         warm_up = Task(load_job, (serialize_value(plan_context.reconstructable_job),))
         self._plain = ForkServer(
-            preload=_PRELOAD,
+            preload=(*_LIBRARIES, *_OWN),
             preload_later=_PRELOAD_LATER,
             environment=process_environment(threads=1),
             warm_up=warm_up,
             last_will=Task(report_lost_run, (plan_context.instance.get_ref(), plan_context.run_id)),
             grace_seconds=self.grace_seconds,
+            zygote=self.zygote,
         )
         self._training = ForkServer(
-            preload=(*_PRELOAD, *self.preload),
+            preload=(*_LIBRARIES, *_OWN, *self.preload),
             preload_later=_PRELOAD_LATER,
             environment=process_environment(self.placement.devices[0].threads),
             warm_up=warm_up,
             grace_seconds=self.grace_seconds,
+            zygote=self.zygote,
         )
         self._plain.start()
         if with_training:
@@ -253,10 +261,13 @@ class ForkedStepHandler(StepHandler):
         step_key = step_key_of(step_handler_context)
         step_context = step_handler_context.get_step_context(step_key)
         on_device = step_context.step.pool == GPU_POOL
-        yield DagsterEvent.step_worker_starting(
-            step_context, message=f'Forking a process for "{step_key}".', metadata={}
-        )
         server = self._training if on_device else self._plain
+        server.start()
+        yield DagsterEvent.step_worker_starting(
+            step_context,
+            message=f'Forking a process for "{step_key}".',
+            metadata={"fork_server": server.origin},
+        )
         arguments = serialize_value(step_handler_context.execute_step_args)
         self._launches[step_key] = _Launch(server, time.time())
         server.submit(step_key, Task(run_step, (arguments, self.placement if on_device else None)))
@@ -284,6 +295,15 @@ class ForkedStepHandler(StepHandler):
         self.has_lost_steps = True
         if launch := self._launches.get(step_key):
             launch.server.interrupt(step_key)
+
+
+def zygote_of(settings: Settings) -> Zygote:
+    """Where this deployment's fork servers are born.
+
+    Raises:
+        DeviceError: the devices cannot be counted.
+    """
+    return Zygote(settings.home / "zygotes", find_devices(settings)[0].threads)
 
 
 def process_environment(threads: int) -> dict[str, str]:

@@ -143,6 +143,20 @@ def test_dev__killed__nothing_of_it_lives_on(
     assert _tracebacks(log) == 0, log.read_text()
 
 
+def test_dev__zygote_cannot_be__is_left_alone_and_all_else_goes_on(
+    settings: Settings, dev: tuple[psutil.Popen, int, Path]
+) -> None:
+    process, port, log = dev
+    # It needs a folder of that name.
+    (settings.home / "zygotes").write_text("in the way")
+
+    _wait_for(lambda: "The zygote keeps dying" in log.read_text(), 60)
+
+    assert _answers(port)
+    assert process.poll() is None
+    assert log.read_text().count("the zygote ended with 1; starting it again") == 5
+
+
 def test_dev__port_taken__says_so_and_leaves_nothing(environment: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

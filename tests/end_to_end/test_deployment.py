@@ -59,6 +59,12 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
 @pytest.fixture(scope="module")
 def trained(deployment: Deployment) -> Deployment:
     """The deployment after a backfill of data and models over two quarters, launched over GraphQL."""
+    # Later runs need not import all that training needs.
+    sockets = deployment.settings.home / "zygotes"
+    deadline = time.monotonic() + 90
+    while not (sockets.is_dir() and any(not path.suffix for path in sockets.iterdir())):
+        assert time.monotonic() < deadline, deployment.tail()
+        time.sleep(0.5)
     assets = deployment.webserver.asset_keys("shop")
     backfill(deployment, [path for path in assets if path[1] in ("datasets", "trained_models")])
     return deployment
@@ -203,6 +209,20 @@ def test_backfill_command__failed_quarter__stops_no_other_and_is_retried_alone(
     assert others == ["2023-07-01"]
     assert alone.returncode == 0, alone.stderr
     assert made() == ["2023-07-01", "2023-10-01"]
+
+
+def test_backfill__servers_of_its_steps__are_born_of_the_zygote(trained: Deployment) -> None:
+    query = """
+    query Launches { runsOrError { ... on Runs { results { eventConnection { events {
+      ... on StepWorkerStartingEvent { stepKey metadataEntries { ... on TextMetadataEntry { text } } }
+    } } } } } }"""
+
+    runs = trained.webserver.query(query)["runsOrError"]["results"]
+
+    events = [event for run in runs for event in run["eventConnection"]["events"]]
+    origins = {event["metadataEntries"][0]["text"] for event in events if event.get("stepKey")}
+    assert origins
+    assert all(origin.startswith("born of the zygote") for origin in origins), origins
 
 
 def test_backfill__all_assets__has_every_row_of_the_definition(backfilled: Deployment) -> None:

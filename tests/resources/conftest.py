@@ -13,28 +13,48 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from resources.gpu_executor import ensure_pool_limits
+from resources.gpu_executor import ZYGOTE_LIBRARIES, ensure_pool_limits, process_environment
 from resources.instance import dagster_environment, prepare_dagster_home
+from resources.zygote import Zygote
+from ts_forecast.cores import threads_of_each
 from ts_forecast.db.database import open_database
 from ts_forecast.db.embedded import stop_embedded
 from ts_forecast.settings import load_settings
 
 HERE = Path(__file__).parent
+_DEVICES = ("fake-a", "fake-b")
 # Test jobs are found by a module name, as Dagster and the forked steps import them.
 sys.path.insert(0, str(HERE))
 
 from executor_harness import Deployment  # noqa: E402
 
 
+@pytest.fixture(scope="session")
+def zygotes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a zygote that fits the deployments of all modules: it imports for all their runs."""
+    folder = tmp_path_factory.mktemp("zygotes")
+    zygote = Zygote(folder, threads_of_each(len(_DEVICES)))
+    early = {
+        "PYTHONHASHSEED": "0",
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        **process_environment(zygote.threads),
+    }
+    process = subprocess.Popen(zygote.command(ZYGOTE_LIBRARIES), env=os.environ | early)
+    yield folder
+    process.terminate()
+    process.wait()
+
+
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+def deployment(tmp_path_factory: pytest.TempPathFactory, zygotes: Path) -> Iterator[Deployment]:
     """An embedded server, an instance of the repository's dagster.yaml, and their environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DATABASE_URL", "TS_FORECAST_SLOTS"):
             patch.delenv(name, raising=False)
         patch.setenv("TS_FORECAST_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("TS_FORECAST_DEVICES", "fake-a,fake-b")
+        patch.setenv("TS_FORECAST_DEVICES", ",".join(_DEVICES))
         settings = load_settings()
+        settings.home.joinpath("zygotes").symlink_to(zygotes)
         database = open_database(settings)
         for name, value in dagster_environment(settings, database).items():
             patch.setenv(name, value)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from resources.forkserver import ForkServer, Task
 
@@ -56,6 +60,46 @@ def describe_server(path: str) -> None:
 
     threads = len(os.listdir(f"/proc/{os.getppid()}/task"))
     write(path, f"{threads} {'neuralforecast' in sys.modules} {torch.cuda.is_initialized()}")
+
+
+def describe_process(path: str) -> None:
+    """Note what a process has of whoever started it; ``read`` reads it."""
+    import __main__
+
+    descriptors = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            descriptors[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            pass
+    told = {
+        "colorsys": "colorsys" in sys.modules,
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "path": sys.path,
+        "arguments": sys.argv,
+        "main": [__main__.__name__, getattr(__main__, "__file__", None)],
+        "standard": [descriptors[number] for number in (0, 1, 2)],
+        "signals": {
+            name: str(signal.getsignal(getattr(signal, name)))
+            for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD", "SIGPIPE")
+        },
+        "session_is_the_servers": os.getsid(0) == os.getppid(),
+        "threads": len(os.listdir("/proc/self/task")),
+        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, set())),
+    }
+    write(path, json.dumps(told))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What ``describe_process`` has noted."""
+    told: dict[str, Any] = json.loads(path.read_text())
+    return told
+
+
+def note_attribute(path: str, module: str, name: str) -> None:
+    """Note a module's attribute."""
+    write(path, str(getattr(importlib.import_module(module), name, None)))
 
 
 def be_a_client(folder: str) -> None:

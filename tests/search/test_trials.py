@@ -14,7 +14,8 @@ from ts_forecast.db.engine import transaction
 from ts_forecast.errors import PipelineError, TrainingError
 from ts_forecast.predictions.quarter import forecast_quarter, slice_is_current
 from ts_forecast.search import trial
-from ts_forecast.training.quarter import loss_curves, train_quarter
+from ts_forecast.training.progress import loss_curves
+from ts_forecast.training.quarter import train_quarter
 from ts_forecast.training.search_spaces import deactivate_space, import_spaces, parse_spaces
 
 
