@@ -20,7 +20,8 @@ from ts_forecast.checks.result import CheckResult
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.evaluation.leaderboard import rank_series, telling_series
 from ts_forecast.pipeline import Pipeline
-from ts_forecast.predictions.quarter import forecast_quarter, latest_forecasts
+from ts_forecast.predictions.latest import latest_forecasts
+from ts_forecast.predictions.quarter import forecast_quarter
 from ts_forecast.quarters import Quarter
 from ts_forecast.tables.prediction import Prediction
 

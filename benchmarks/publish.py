@@ -27,9 +27,9 @@ from rich.table import Table
 from sqlalchemy import ARRAY, Double, Engine, text
 
 from benchmarks.ground import DATABASE_HELP, forecasts, fresh_database, owners
-from ts_forecast.db.arrow import append_rows
+from ts_forecast.db.arrow import replace_rows
 from ts_forecast.db.engine import create_engine
-from ts_forecast.predictions.quarter import latest_forecasts
+from ts_forecast.predictions.latest import latest_forecasts_of
 from ts_forecast.predictions.slice import publish_slice
 from ts_forecast.quarters import Quarter
 
@@ -48,7 +48,7 @@ def read_on(url: str, series: int, stop: Event, answers: Queue[list[float]]) -> 
     while not stop.is_set():
         name = f"series_{random.randrange(series):06d}"
         begun = time.monotonic()
-        found = latest_forecasts(engine, random.choice([1, *_OTHERS]), QUARTER, unique_id=name)
+        found = latest_forecasts_of(engine, random.choice([1, *_OTHERS]), QUARTER, name)
         waits.append(time.monotonic() - begun)
         assert len(found)
         time.sleep(_PAUSE_SECONDS)
@@ -145,7 +145,8 @@ def _copy(engine: Engine, rows: pa.Table) -> None:
         connection.execute(text("DROP TABLE IF EXISTS bare"))
         columns = ", ".join(full.column_names)
         connection.execute(text(f"CREATE TABLE bare AS SELECT {columns} FROM predictions LIMIT 0"))
-    append_rows(engine, "bare", full)
+    # Over one connection, as it is bare.
+    replace_rows(engine, "bare", full, comment="")
 
 
 def _to_sql(engine: Engine, frame: pd.DataFrame) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import Engine, select, text
 from benchmarks.ground import DATABASE_HELP, forecasts, fresh_database, owners
 from ts_forecast.db.engine import create_engine, transaction
 from ts_forecast.evaluation.leaderboard import leaderboard
-from ts_forecast.predictions.quarter import latest_forecasts
+from ts_forecast.predictions.latest import latest_forecasts_of
 from ts_forecast.predictions.slice import publish_slice
 from ts_forecast.quarters import Quarter, quarter_range
 from ts_forecast.settings import Settings
@@ -54,11 +54,11 @@ class Client:
 
     def latest_of_a_series(self) -> None:
         """Latest forecasts of a series in a quarter, all models."""
-        found = latest_forecasts(
+        found = latest_forecasts_of(
             self._engine,
             self._pipeline(),
             self._random.choice(self._quarters),
-            unique_id=f"series_{self._random.randrange(self._series):06d}",
+            f"series_{self._random.randrange(self._series):06d}",
         )
         assert len(found)
 

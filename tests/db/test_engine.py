@@ -104,6 +104,26 @@ def test_arrow__round_trip__keeps_nulls_and_arrays(engine: Engine) -> None:
     assert read_arrow(engine, "SELECT count(*) AS n FROM shelf").to_pylist() == [{"n": 1}]
 
 
+def test_append_rows__many__all_arrive_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ts_forecast.db.arrow._ROWS_A_CONNECTION", 10)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE shelf (n int8 UNIQUE CHECK (n <> 1000))"))
+
+    for first, count in ((0, 31), (100, 9), (200, 0), (300, 400)):
+        append_rows(
+            engine, "shelf", pa.table({"n": pa.array(range(first, first + count), pa.int64())})
+        )
+    with pytest.raises(DatabaseError, match="shelf"):
+        append_rows(engine, "shelf", pa.table({"n": range(980, 1010)}))
+
+    found = read_arrow(engine, "SELECT count(*) AS n, sum(n) AS total FROM shelf WHERE n < 980")
+    wanted = [*range(31), *range(100, 109), *range(300, 700)]
+    assert found.to_pylist()[0]["n"] == len(wanted)
+    assert int(found.to_pylist()[0]["total"]) == sum(wanted)
+
+
 def test_replace_rows__refused__keeps_the_old_ones(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE shelf (n int8 CHECK (n > 0))"))

@@ -61,7 +61,7 @@ def forecasts(
     """Print the latest forecast of each model, series and date in a quarter, with what came."""
     from ts_forecast.db.retry import in_transaction
     from ts_forecast.files import write_whole
-    from ts_forecast.predictions.quarter import latest_forecasts
+    from ts_forecast.predictions.latest import latest_forecasts, latest_forecasts_of
     from ts_forecast.quarters import Quarter
     from ts_forecast.tracking.experiments import experiment_id
 
@@ -69,9 +69,8 @@ def forecasts(
         raise typer.BadParameter("its name must end with .csv or .parquet", param_hint="--output")
     with _reading() as engine:
         experiment = in_transaction(engine, lambda session: experiment_id(session, pipeline))
-        frame = latest_forecasts(engine, experiment, Quarter.parse(quarter))
-    if series is not None and not frame.empty:
-        frame = frame[frame["unique_id"] == series]
+        where = (engine, experiment, Quarter.parse(quarter))
+        frame = latest_forecasts(*where) if series is None else latest_forecasts_of(*where, series)
     if output is None:
         frame.to_csv(sys.stdout, index=False)
         return

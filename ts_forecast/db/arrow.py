@@ -1,12 +1,13 @@
 """Arrow tables in and out of PostgreSQL through ADBC, in binary.
 
-One million forecasts go in within 4–6 s and come out within 2 s, where ``to_sql`` and ``read_sql`` take
-tens of seconds. ADBC works on connections of its own, so these functions say what they commit.
+Half a million forecasts go in within 1.5 s, a million come out within 3 s, where ``to_sql`` and ``read_sql``
+take tens of seconds. ADBC works on connections of its own, so these functions say what they commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -14,16 +15,28 @@ from sqlalchemy import Engine
 
 from ts_forecast.errors import DatabaseError
 
+_CONNECTIONS = 3
+_ROWS_A_CONNECTION = 100_000
+
 
 def append_rows(engine: Engine, table: str, data: pa.Table) -> None:
-    """Append rows to a table that nobody else sees yet; commits.
+    """Append rows to a table that nobody else sees yet, over several connections if they are many; commits.
 
     Columns that ``data`` lacks take their defaults.
 
     Raises:
-        DatabaseError: PostgreSQL refused a row; none was written.
+        DatabaseError: PostgreSQL refused a row; of many, some may have been written.
     """
-    _ingest(engine, table, data, before=())
+    # Copying keeps one core of the server busy, and few of ours.
+    parts = max(1, min(_CONNECTIONS, data.num_rows // _ROWS_A_CONNECTION))
+    size = -(-data.num_rows // parts)
+    with ThreadPoolExecutor(parts) as pool:
+        copies = [
+            pool.submit(_ingest, engine, table, data.slice(part * size, size), before=())
+            for part in range(parts)
+        ]
+    for copy in copies:
+        copy.result()
 
 
 def replace_rows(

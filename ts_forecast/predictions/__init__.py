@@ -2,6 +2,6 @@
 
 Where do I go to …?
 - forecast from many cutoffs: ``rolling``
-- make a quarter's slice, with its run: ``quarter``
+- make a quarter's slice, with its run: ``quarter``; read its latest forecasts back: ``latest``
 - publish or read a slice: ``slice``; what its rows must be: ``slice_rows``
 """

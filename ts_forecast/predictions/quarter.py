@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
@@ -42,13 +41,6 @@ Inspection = Callable[[Session, pa.Table, Sequence[Model], Panel], None]
 
 # Raise it when the same models and data would give other rows.
 FORECASTING_CODE_VERSION = 1
-# Columns of `latest_forecasts`, in the order of its statement.
-_LATEST = {
-    "unique_id": "object",
-    "ds": "datetime64[ns]",
-    "model": "object",
-    **dict.fromkeys(("predicted_value", "actual_value", "lower_bound", "upper_bound"), "float64"),
-}
 
 
 @dataclass(frozen=True)
@@ -194,44 +186,6 @@ def slice_is_current(
     panel = _slice_panel(session, pipeline, quarter, pipeline.slice_plan(quarter))
     mark = _fingerprint(pipeline, quarter, models, panel)
     return find_completed(session, experiment, mark) is not None
-
-
-def latest_forecasts(
-    engine: Engine, experiment_id: int, quarter: Quarter, *, unique_id: str | None = None
-) -> pd.DataFrame:
-    """One forecast a (model, series, date): the last that was issued for it.
-
-    Args:
-        unique_id: of this series alone, by its index; None for all of the quarter.
-
-    Returns:
-        ``unique_id, ds, model, predicted_value, actual_value, lower_bound, upper_bound``, by model,
-        series and date.
-    """
-    query = (
-        "SELECT DISTINCT ON (model_name, unique_id, prediction_date) unique_id, prediction_date, "
-        "model_name, predicted_value, actual_value, lower_bound, upper_bound "
-        "FROM predictions JOIN models USING (model_id) WHERE experiment_id = %(experiment)s "
-        "AND prediction_date >= %(start)s AND prediction_date < %(end)s "
-        f"{'AND unique_id = %(series)s ' if unique_id is not None else ''}"
-        "ORDER BY model_name, unique_id, prediction_date, horizon"
-    )
-    bounds = {"experiment": experiment_id, "start": quarter.start, "end": quarter.end}
-    if unique_id is not None:
-        bounds["series"] = unique_id
-    # One statement needs no transaction, nor the two ways to the server that one costs; and the driver's
-    # binary rows, made columns here, take half the time of SQLAlchemy's rows made columns by pandas.
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        cursor = connection.connection.cursor(binary=True)
-        rows = cursor.execute(query, bounds).fetchall()
-    columns = zip(*rows, strict=True) if rows else ((),) * len(_LATEST)
-    return pd.DataFrame(
-        {
-            name: np.array(values, dtype=kind)
-            for (name, kind), values in zip(_LATEST.items(), columns, strict=True)
-        },
-        copy=False,
-    )
 
 
 def _model_of(

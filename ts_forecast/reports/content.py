@@ -23,7 +23,7 @@ from ts_forecast.errors import EvaluationError
 from ts_forecast.evaluation.leaderboard import quarter_accuracy, telling_series, worst_series
 from ts_forecast.evaluation.scoring import ALL
 from ts_forecast.pipeline import Pipeline
-from ts_forecast.predictions.quarter import latest_forecasts
+from ts_forecast.predictions.latest import latest_forecasts
 from ts_forecast.quarters import Quarter
 from ts_forecast.reports.drawing import as_base64_png, forecast_figure, horizon_figure
 from ts_forecast.tables.dataset import Dataset
