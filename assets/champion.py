@@ -12,7 +12,7 @@ from resources.postgres import Postgres
 from ts_forecast.checks.record import passed_models
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.evaluation.champion import ChampionChoice
-from ts_forecast.evaluation.champion_run import choose_of_quarter
+from ts_forecast.evaluation.champion_run import choose_of_quarter, outdated_choices
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.registry.stages import Action, Decision, decide, described
@@ -32,7 +32,10 @@ def build_champion(pipeline: Pipeline) -> dg.AssetsDefinition:
     """The champion asset of a pipeline.
 
     It stands behind the quarter's own scores so that those before it are there in a run over several
-    quarters; the choice does not read them.
+    quarters; the choice does not read them. Where quarters are scored in another order, later champions
+    that were chosen without these scores are chosen again: a backfill gives the same ones whichever of
+    its runs ends first. (A mapping to the quarters before would make Dagster ask for champions of later
+    quarters too: decision 8.)
     """
     rule = pipeline.champion
     waits = "; a person approves it" if rule.approval else ""
@@ -61,17 +64,33 @@ def build_champion(pipeline: Pipeline) -> dg.AssetsDefinition:
         config: ChampionConfig,
         postgres: dg.ResourceParam[Postgres],
     ) -> Iterator[Any]:
+        quarters = quarters_of(context)
+        where = (postgres.engine, pipeline)
+
         def choose(quarter: Quarter) -> dict[str, Any]:
             choice = choose_of_quarter(
-                postgres.engine,
-                pipeline,
-                quarter,
-                passed=passed_models,
-                overrule=config.overrule,
+                *where, quarter, passed=passed_models, overrule=config.overrule
             )
+            if quarter == quarters[-1]:
+                choose_again()
             return _metadata(choice) | {"quarter": quarter.label}
 
-        yield from for_each_quarter(context, quarters_of(context), choose)
+        def choose_again() -> None:
+            outdated = in_transaction(
+                postgres.engine, lambda session: outdated_choices(session, pipeline, quarters)
+            )
+            for later in outdated:
+                choice = choose_of_quarter(*where, later, passed=passed_models)
+                context.log_event(
+                    dg.AssetMaterialization(
+                        context.asset_key,
+                        description="Chosen again: scores that it rests on have changed.",
+                        partition=later.key,
+                        metadata=_metadata(choice) | {"quarter": later.label},
+                    )
+                )
+
+        yield from for_each_quarter(context, quarters, choose)
 
     return champion
 

@@ -34,7 +34,8 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
         ],
         partitions_def=partitions,
         check_specs=check_specs(pipeline, key, OF_SUMMARIES, partitions),
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        # That of the predictions: they are scored in the same run, while the next one trains.
+        backfill_policy=dg.BackfillPolicy.multi_run(pipeline.quarters_per_run),
         kinds={"postgres"},
         description=(
             f"Per model: the distribution of {', '.join(pipeline.metrics)} over series, by horizon "

@@ -35,7 +35,8 @@ from ts_forecast.search.trials import choose_parameters, trial_table
 from ts_forecast.search_space import Space
 from ts_forecast.training.ensemble import train_ensemble
 from ts_forecast.training.options import FitProgress
-from ts_forecast.training.quarter import loss_curves, train_quarter
+from ts_forecast.training.progress import loss_curves
+from ts_forecast.training.quarter import train_quarter
 
 
 def build_trained_models(pipeline: Pipeline) -> list[dg.AssetsDefinition]:

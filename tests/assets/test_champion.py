@@ -15,9 +15,20 @@ from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
 from resources.postgres import postgres_resource
 from tests.end_to_end.conftest import Problem
+from ts_forecast.pipeline import Pipeline
 
 KEYS = ["2023-01-01", "2023-04-01", "2023-07-01"]
 MODELS = [{"model": "SeasonalNaive"}, {"model": "HistoricAverage"}]
+
+
+def before_champion(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+    """All that a champion stands behind."""
+    return [
+        *build_dataset_assets(pipeline),
+        *build_trained_models(pipeline),
+        build_predictions(pipeline),
+        build_metric_summaries(pipeline),
+    ]
 
 
 def test_champion__three_quarters_in_a_row__serves_the_best_of_the_past(
@@ -25,13 +36,7 @@ def test_champion__three_quarters_in_a_row__serves_the_best_of_the_past(
 ) -> None:
     problem = make_problem(models=MODELS, exogenous={}, champion={"quarters": 2})
     pipeline = problem.pipeline
-    assets = [
-        *build_dataset_assets(pipeline),
-        *build_trained_models(pipeline),
-        build_predictions(pipeline),
-        build_metric_summaries(pipeline),
-        build_champion(pipeline),
-    ]
+    assets = [*before_champion(pipeline), build_champion(pipeline)]
 
     shown = {}
     with dg.DagsterInstance.ephemeral() as instance:
@@ -83,12 +88,7 @@ def test_champion__leaking_model__is_refused_by_its_stored_check(
     problem = make_problem(models=MODELS, exogenous={}, champion={"quarters": 2})
     pipeline = problem.pipeline
     champion = build_champion(pipeline)
-    others = [
-        *build_dataset_assets(pipeline),
-        *build_trained_models(pipeline),
-        build_predictions(pipeline),
-        build_metric_summaries(pipeline),
-    ]
+    others = before_champion(pipeline)
     resources = {"postgres": postgres_resource(problem.settings)}
 
     with dg.DagsterInstance.ephemeral() as instance:
@@ -121,3 +121,39 @@ def test_champion__leaking_model__is_refused_by_its_stored_check(
     shown = {name: value.value for name, value in event.materialization.metadata.items()}
     assert shown["champion"] != "shop/SeasonalNaive 2"
     assert "a blocking one failed" in str(shown["scores"])
+
+
+def test_champion__quarters_scored_in_another_order__the_later_one_is_chosen_again(
+    engine: Engine, make_problem: Callable[..., Problem]
+) -> None:
+    problem = make_problem(models=MODELS, exogenous={}, champion={"quarters": 2})
+    pipeline = problem.pipeline
+    assets = [*before_champion(pipeline), build_champion(pipeline)]
+    chosen = []
+    with dg.DagsterInstance.ephemeral() as instance:
+        for key in (KEYS[0], KEYS[2], KEYS[1]):
+            result = dg.materialize(
+                assets,
+                partition_key=key,
+                instance=instance,
+                resources={"postgres": postgres_resource(problem.settings)},
+            )
+            chosen.append(
+                {
+                    event.partition: event.materialization.description
+                    for event in result.get_asset_materialization_events()
+                    if event.asset_key == dg.AssetKey([pipeline.name, "champion"])
+                }
+            )
+
+    assert [sorted(one) for one in chosen] == [[KEYS[0]], [KEYS[2]], [KEYS[1], KEYS[2]]]
+    assert "Chosen again" in str(chosen[2][KEYS[2]])
+    with engine.connect() as connection:
+        rested = connection.scalars(
+            text(
+                "SELECT count(*) FROM runs WHERE tags ->> 'kind' = 'choose' "
+                "AND deleted_at IS NULL AND status = 'completed' GROUP BY quarter_start"
+            )
+        ).all()
+    # Each quarter's choice stands once: the one that the superseded rested on is out.
+    assert rested == [1, 1, 1]

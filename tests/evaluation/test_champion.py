@@ -15,7 +15,7 @@ from ts_forecast.evaluation.champion import (
     choose_champion,
     record_production_metrics,
 )
-from ts_forecast.evaluation.champion_run import choose_of_quarter, due_choice
+from ts_forecast.evaluation.champion_run import choose_of_quarter, due_choice, outdated_choices
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
 from ts_forecast.quarters import Quarter
@@ -156,6 +156,47 @@ def test_choose_champion__nothing_scored_or_half_scored__chooses_nobody_who_was_
     assert half.model == "SeasonalNaive"
     notes = dict(zip(half.scores["model"], half.scores["note"], strict=True))
     assert notes == {"SeasonalNaive": "", "Naive": "not scored in each quarter"}
+
+
+def test_outdated_choices__quarters_scored_in_any_order__end_as_in_the_order_of_time(
+    registry: Registry,
+) -> None:
+    pipeline, engine = make_pipeline(), registry.engine
+
+    def choose_and_again(quarter: Quarter) -> list[Quarter]:
+        choose_of_quarter(engine, pipeline, quarter, passed=lambda *_: None)
+        with transaction(engine) as session:
+            outdated = outdated_choices(session, pipeline, [quarter])
+        for later in outdated:
+            choose_of_quarter(engine, pipeline, later, passed=lambda *_: None)
+        return outdated
+
+    # Nothing is scored yet, and of the quarter before alone another model is the best.
+    choose_and_again(Q.shift(1))
+    score(registry, Q, {"SeasonalNaive": 2.0, "Naive": 3.0})
+    assert choose_and_again(Q) == [Q.shift(1)]
+    assert standing_champion(engine, Q.shift(1)) == "SeasonalNaive"
+    score(registry, Q.shift(-1), {"SeasonalNaive": 9.0, "Naive": 1.0})
+
+    again = choose_and_again(Q.shift(-1))
+
+    # Q was chosen when nothing before it was scored; nobody has chosen Q + 2.
+    assert again == [Q, Q.shift(1)]
+    assert {q: standing_champion(engine, q) for q in (Q, Q.shift(1))} == dict.fromkeys(
+        (Q, Q.shift(1)), "Naive"
+    )
+    assert choose_and_again(Q.shift(-1)) == []
+
+
+def standing_champion(engine: Engine, quarter: Quarter) -> str | None:
+    """The model that is in production for a quarter."""
+    query = text(
+        "SELECT registered_model_name FROM model_registry "
+        "WHERE current_stage = 'production' AND quarter_start = :day"
+    )
+    with engine.connect() as connection:
+        name = connection.scalar(query, {"day": quarter.start.date()})
+    return name and str(name).removeprefix("demo/")
 
 
 @pytest.mark.parametrize(("margin", "outcome"), [(0.05, "refused"), (0.2, "promoted")])

@@ -32,7 +32,7 @@ from ts_forecast.tracking.runs import (
     open_run,
     supersede,
 )
-from ts_forecast.training.quarter import trained_model
+from ts_forecast.training.quarter import trained_models
 
 # Raise it when the same scores and models would lead to another choice.
 CODE_VERSION = 1
@@ -71,8 +71,34 @@ def choose_of_quarter(
         return choice
 
     experiment_id = in_transaction(engine, lambda session: ensure_experiment(session, pipeline))
-    with exclusive(engine, "champion", str(experiment_id), quarter.key):
+    # One choice of a pipeline at a time: the next one sees what this one rested on.
+    with exclusive(engine, "champion", str(experiment_id)):
         return in_transaction(engine, choose)
+
+
+def outdated_choices(
+    session: Session, pipeline: Pipeline, quarters: Collection[Quarter]
+) -> list[Quarter]:
+    """Later quarters whose champions were chosen from other scores or models than stand now, in order.
+
+    A backfill's runs end in any order, so a quarter may be chosen before those ahead of it are scored.
+    Asked once their own champions are chosen, whichever comes last finds the others' choices outdated,
+    and all of them made again are the same as in the order of time.
+
+    Args:
+        quarters: whose scores may be new; their own choices are left out.
+    """
+    experiment_id = ensure_experiment(session, pipeline)
+    reach = range(1, pipeline.champion.quarters + 1)
+    later = {quarter.shift(ahead) for quarter in quarters for ahead in reach} - set(quarters)
+    outdated = []
+    for quarter in sorted(later):
+        if current_run(session, experiment_id, "choose", quarter) is None:
+            continue
+        models = trained_models(session, pipeline, experiment_id, quarter)
+        if due_choice(session, pipeline, quarter, models) is not None:
+            outdated.append(quarter)
+    return outdated
 
 
 def due_choice(
@@ -101,10 +127,7 @@ def _record(
     experiment_id: int,
     choice: ChampionChoice,
 ) -> None:
-    models = {
-        spec.name: trained_model(session, experiment_id, spec.name, quarter)
-        for spec in pipeline.models
-    }
+    models = trained_models(session, pipeline, experiment_id, quarter)
     key = RunKey(
         experiment_id,
         "choose",

@@ -43,9 +43,9 @@ from ts_forecast.tracking.runs import (
 )
 
 CODE_VERSION = 1
-_ROWS_AT_ONCE = 2_000_000
 """Part of the fingerprint: raise it when the same slice would get other scores."""
 
+_ROWS_AT_ONCE = 2_000_000
 ARTIFACT_NAME = "series_scores"
 _DATASET_TYPE: DatasetType = "test"
 
