@@ -29,7 +29,13 @@ def ray_on_this_host() -> Iterator[None]:
     command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1"]
     command += [f"--dashboard-port={dashboard}", f"--num-cpus={usable_cores()}"]
     os.environ[_AUTH_VARIABLE] = "disabled"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    # Jobs are commands of this environment, which need not be the active one.
+    programs = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    environment = {
+        **os.environ,
+        "PATH": programs,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     ray = subprocess.Popen(
         command,
         env=environment,

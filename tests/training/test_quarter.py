@@ -26,8 +26,8 @@ from ts_forecast.tables.registry import Artifact, RegisteredModel
 from ts_forecast.tables.training import Hyperparameter, Model
 from ts_forecast.training import quarter as training
 from ts_forecast.training.options import FitProgress
-from ts_forecast.training.progress import CurveStream
-from ts_forecast.training.quarter import loss_curves, train_quarter, trained_model
+from ts_forecast.training.progress import CurveStream, loss_curves
+from ts_forecast.training.quarter import train_quarter, trained_model
 
 QUARTER = Quarter(2023, 2)
 

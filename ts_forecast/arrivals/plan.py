@@ -25,7 +25,7 @@ from ts_forecast.tables.dataset import Dataset, DatasetFeature
 from ts_forecast.tables.experiment import Run
 from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
-from ts_forecast.training.quarter import trained_model
+from ts_forecast.training.quarter import trained_models
 
 _DATASETS = "its datasets"
 
@@ -115,10 +115,7 @@ def make_plan(
             unsettled |= {quarter} if obstacle == _DATASETS else set()
             continue
         can_choose = not unsettled & {quarter.shift(-n - 1) for n in range(rule.quarters)}
-        models = {
-            spec.name: trained_model(session, experiment, spec.name, quarter)
-            for spec in pipeline.models
-        }
+        models = trained_models(session, pipeline, experiment, quarter)
         request = _forecast_request(session, pipeline, quarter, rows, models, can_choose=can_choose)
         if request is not None:
             requests.append(request)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, delete
+import pandas as pd
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -63,6 +64,16 @@ class CurveStream:
         _log.info("%s", progress)
         if self._tell is not None:
             self._tell(progress)
+
+
+def loss_curves(session: Session, run_id: int) -> pd.DataFrame:
+    """The loss curves of a training run: ``step, name, value``."""
+    rows = session.execute(
+        select(Metric.metric_step, Metric.metric_name, Metric.metric_value)
+        .where(Metric.run_id == run_id, Metric.metric_name.in_(tuple(CURVES)))
+        .order_by(Metric.metric_name, Metric.metric_step)
+    )
+    return pd.DataFrame(rows.all(), columns=["step", "name", "value"])
 
 
 def clear_streamed(session: Session, run_id: int) -> None:

@@ -21,7 +21,6 @@ from ts_forecast.quarters import Quarter
 from ts_forecast.registry.artifacts import ArtifactStore, record_artifact
 from ts_forecast.registry.versions import register_version
 from ts_forecast.settings import Settings
-from ts_forecast.tables.evaluation import Metric
 from ts_forecast.tables.experiment import Run
 from ts_forecast.tables.training import Model
 from ts_forecast.tracking.experiments import ensure_experiment
@@ -229,14 +228,14 @@ def trained_model(
     ).first()
 
 
-def loss_curves(session: Session, run_id: int) -> pd.DataFrame:
-    """The loss curves of a training run: ``step, name, value``."""
-    rows = session.execute(
-        select(Metric.metric_step, Metric.metric_name, Metric.metric_value)
-        .where(Metric.run_id == run_id, Metric.metric_name.in_(tuple(CURVES)))
-        .order_by(Metric.metric_name, Metric.metric_step)
-    )
-    return pd.DataFrame(rows.all(), columns=["step", "name", "value"])
+def trained_models(
+    session: Session, pipeline: Pipeline, experiment_id: int, quarter: Quarter
+) -> dict[str, Model | None]:
+    """``trained_model`` of each model of the pipeline, by name; None where there is none."""
+    return {
+        spec.name: trained_model(session, experiment_id, spec.name, quarter)
+        for spec in pipeline.models
+    }
 
 
 def _store(
