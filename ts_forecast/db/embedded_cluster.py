@@ -7,6 +7,7 @@ Whether the server runs, and when it has to, is ``embedded``.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pwd
@@ -25,6 +26,8 @@ from ts_forecast.errors import DatabaseError
 SUPERUSER = "postgres"
 _VERSION = 18
 _SERVICE_USER = "pgserver"
+# Root alone may open it. useradd locks it too, in another way that this one does not touch.
+_USER_LOCK = "/etc/.pwd.lock"
 _SOCKET = ".s.PGSQL.5432"
 # sun_path of a unix socket, less its ending zero.
 _SOCKET_PATH_BYTES = 107
@@ -217,18 +220,29 @@ def _identity() -> dict[str, Any]:
     try:
         user = pwd.getpwnam(_SERVICE_USER)
     except KeyError:
-        # Another process may be doing the same: who comes second finds the user.
+        user = _made_user()
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _made_user() -> pwd.struct_passwd:
+    # Of several useradd at once each succeeds, with a number of its own, and the last one's stays.
+    descriptor = os.open(_USER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(KeyError):
+            return pwd.getpwnam(_SERVICE_USER)
         command = ["useradd", "--system", "--user-group", "--shell", "/bin/false", _SERVICE_USER]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         try:
-            user = pwd.getpwnam(_SERVICE_USER)
+            return pwd.getpwnam(_SERVICE_USER)
         except KeyError:
             raise DatabaseError(
                 f"PostgreSQL refuses to run as root, and the user {_SERVICE_USER} cannot be made: "
                 f"{done.stderr.strip()}.",
                 remedy="Make that user, run as another, or set DATABASE_URL.",
             ) from None
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    finally:
+        os.close(descriptor)
 
 
 def _add_mode(path: Path, bits: int) -> None:
