@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 
 from assets.step import FIT_AT, QUARTER_DONE
 from resources.devices import find_devices
-from resources.gpu_executor import ensure_pool_limits
+from resources.gpu_pool import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
 from ts_forecast.db.migrate import check_revision

@@ -1,10 +1,12 @@
 """``predictions``: every forecast whose target date lies in the quarter, swapped in as one slice."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import pandas as pd
+from sqlalchemy import Engine
 
 from assets.checks import check_specs
 from assets.metadata import numbers, table, table_schema
@@ -12,7 +14,8 @@ from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import forecast_plot
 from assets.step import StepConfig, asset_attributes, for_each_quarter
 from assets.training import ingest_window
-from resources.gpu_executor import GPU_POOL
+from resources.free_slots import offered
+from resources.gpu_pool import GPU_POOL
 from resources.postgres import Postgres
 from resources.ray_executor import request_tags
 from ts_forecast.checks.quarter import OF_PREDICTIONS, check_slice, refuse_wrong_slice
@@ -23,6 +26,8 @@ from ts_forecast.pipeline import Pipeline
 from ts_forecast.predictions.latest import latest_forecasts
 from ts_forecast.predictions.quarter import forecast_quarter
 from ts_forecast.quarters import Quarter
+from ts_forecast.settings import Settings
+from ts_forecast.side_by_side import Tell, side_by_side
 from ts_forecast.tables.prediction import Prediction
 
 
@@ -56,34 +61,6 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
-        def forecast(quarter: Quarter) -> dict[str, Any]:
-            outcome = forecast_quarter(
-                postgres.engine,
-                postgres.settings,
-                pipeline,
-                quarter,
-                force=config.force,
-                inspect=refuse_wrong_slice(pipeline, quarter),
-            )
-            # One forecast for each target: the latest that was issued for it.
-            frame = latest_forecasts(postgres.engine, outcome.experiment_id, quarter)
-            return {
-                "dagster/row_count": outcome.rows,
-                "quarter": quarter.label,
-                "changed": outcome.changed,
-                "reused": outcome.reused,
-                "content_hash": outcome.content_hash,
-                **numbers(
-                    {
-                        "run_id": outcome.run_id,
-                        "cutoffs": outcome.cutoffs,
-                        "series": outcome.series,
-                        "seconds": outcome.seconds,
-                    }
-                ),
-                **_pictures(pipeline, quarter, frame),
-            }
-
         def check(quarter: Quarter) -> list[CheckResult]:
             return in_transaction(
                 postgres.engine,
@@ -93,9 +70,48 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
 
         quarters = quarters_of(context)
         ingest_window(context, postgres, pipeline, quarters)
-        yield from for_each_quarter(context, quarters, forecast, check)
+        with side_by_side(
+            partial(_forecast, pipeline, config.force),
+            postgres.engine,
+            postgres.settings,
+            quarters,
+            slots=offered(),
+            tell=lambda _quarter, _progress: None,
+        ) as forecast:
+            yield from for_each_quarter(context, quarters, forecast, check)
 
     return predictions
+
+
+def _forecast(
+    pipeline: Pipeline,
+    force: bool,
+    engine: Engine,
+    settings: Settings,
+    quarter: Quarter,
+    _tell: Tell,
+) -> dict[str, Any]:
+    """Publish a quarter's slice; returns the metadata of its materialization."""
+    inspect = refuse_wrong_slice(pipeline, quarter)
+    outcome = forecast_quarter(engine, settings, pipeline, quarter, force=force, inspect=inspect)
+    # One forecast for each target: the latest that was issued for it.
+    frame = latest_forecasts(engine, outcome.experiment_id, quarter)
+    return {
+        "dagster/row_count": outcome.rows,
+        "quarter": quarter.label,
+        "changed": outcome.changed,
+        "reused": outcome.reused,
+        "content_hash": outcome.content_hash,
+        **numbers(
+            {
+                "run_id": outcome.run_id,
+                "cutoffs": outcome.cutoffs,
+                "series": outcome.series,
+                "seconds": outcome.seconds,
+            }
+        ),
+        **_pictures(pipeline, quarter, frame),
+    }
 
 
 def _pictures(pipeline: Pipeline, quarter: Quarter, frame: pd.DataFrame) -> dict[str, Any]:

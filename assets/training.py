@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import dagster as dg
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from assets.checks import check_specs
@@ -20,7 +21,7 @@ from assets.step import (
     reason_in_one_line,
 )
 from resources.free_slots import offered
-from resources.gpu_executor import GPU_POOL
+from resources.gpu_pool import GPU_POOL
 from resources.postgres import Postgres
 from resources.ray_executor import request_tags
 from ts_forecast.checks.quarter import OF_MODELS, check_model
@@ -33,10 +34,11 @@ from ts_forecast.pipeline import ModelSpec, Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.search.trials import choose_parameters, trial_table
 from ts_forecast.search_space import Space
+from ts_forecast.settings import Settings
+from ts_forecast.side_by_side import Tell, side_by_side
 from ts_forecast.training.ensemble import train_ensemble
-from ts_forecast.training.options import FitProgress
 from ts_forecast.training.progress import loss_curves
-from ts_forecast.training.quarter import train_quarter
+from ts_forecast.training.quarter import TrainingOutcome, train_quarter
 
 
 def build_trained_models(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
@@ -68,18 +70,10 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
     def trained_model(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
-        def train(quarter: Quarter) -> dict[str, Any]:
-            def tell(progress: FitProgress) -> None:
-                context.log.info(f"{FIT_AT}: {quarter.label}: {progress}")
+        def tell(quarter: Quarter, progress: object) -> None:
+            context.log.info(f"{FIT_AT}: {quarter.label}: {progress}")
 
-            where = (postgres.engine, postgres.settings, pipeline, spec, quarter)
-            if spec.ensemble is not None:
-                outcome = train_ensemble(*where, force=config.force)
-            else:
-                choose = partial(choose_parameters, slots=offered(), settings=postgres.settings)
-                outcome = train_quarter(
-                    *where, force=config.force, choose=choose, calibrate=calibrate, tell=tell
-                )
+        def describe(quarter: Quarter, outcome: TrainingOutcome) -> dict[str, Any]:
             metadata: dict[str, Any] = {
                 "quarter": quarter.label,
                 "reused": outcome.reused,
@@ -120,9 +114,38 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
 
         quarters = quarters_of(context)
         ingest_window(context, postgres, pipeline, quarters)
-        yield from for_each_quarter(context, quarters, train, check)
+        with side_by_side(
+            partial(_train, pipeline, spec, config.force),
+            postgres.engine,
+            postgres.settings,
+            quarters,
+            # A search uses them itself.
+            slots=offered() if spec.kind.searches is None else None,
+            tell=tell,
+        ) as trained:
+            yield from for_each_quarter(
+                context, quarters, lambda quarter: describe(quarter, trained(quarter)), check
+            )
 
     return trained_model
+
+
+def _train(
+    pipeline: Pipeline,
+    spec: ModelSpec,
+    force: bool,
+    engine: Engine,
+    settings: Settings,
+    quarter: Quarter,
+    tell: Tell,
+) -> TrainingOutcome:
+    where = (engine, settings, pipeline, spec, quarter)
+    if spec.ensemble is not None:
+        return train_ensemble(*where, force=force)
+    choose = partial(choose_parameters, slots=offered(), settings=settings)
+    return train_quarter(
+        *where, force=force, choose=choose, calibrate=calibrate, tell=partial(tell, quarter)
+    )
 
 
 def _kinds(spec: ModelSpec) -> set[str]:

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.ray_on_this_host import DASHBOARD_VARIABLE, ray_on_this_host
-from resources.gpu_executor import GPU_POOL, ensure_pool_limits, gpu_executor
+from resources.gpu_executor import gpu_executor
+from resources.gpu_pool import GPU_POOL, ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from resources.ray_executor import ray_executor
 from ts_forecast.cores import usable_cores

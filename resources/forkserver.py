@@ -71,7 +71,7 @@ class ForkServer:
         preload: modules to import before the first fork; one that is absent is skipped, with a
             warning on stderr.
         preload_later: modules to import while the first children run and nobody waits.
-        environment: variables added to the client's own.
+        environment: variables that differ from the client's own; None removes one.
         warm_up: run in the server after the imports; it must leave no threads and connections.
         last_will: run in a child of the server when the client ended without ``close``.
         grace_seconds: what children get between SIGINT and SIGKILL.
@@ -81,7 +81,7 @@ class ForkServer:
 
     preload: Sequence[str] = ()
     preload_later: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str | None] = field(default_factory=dict)
     warm_up: Task | None = None
     last_will: Task | None = None
     grace_seconds: float = 3.0
@@ -122,7 +122,8 @@ class ForkServer:
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes] | Born:
         # The first entry twice: Dagster takes it for the script's folder and removes it once.
         path = [*sys.path[:1], *sys.path]
-        environment = {**os.environ, **self.environment}
+        wanted = {**os.environ, **self.environment}
+        environment = {name: value for name, value in wanted.items() if value is not None}
         if self.zygote is not None:
             born = self.zygote.fork_server(descriptor, environment, path)
             if born is not None:
@@ -150,7 +151,11 @@ class ForkServer:
 
     def interrupt(self, key: str) -> None:
         """Send SIGINT to a child; nothing happens if it has ended."""
-        self._send(("interrupt", key))
+        self._send(("signal", key, signal.SIGINT))
+
+    def kill(self, key: str) -> None:
+        """Send SIGKILL to a child; nothing happens if it has ended."""
+        self._send(("signal", key, signal.SIGKILL))
 
     def ended(self, key: str) -> Ended | None:
         """How the child ended; None while it runs or waits for the server.

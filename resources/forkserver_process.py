@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Never
 
 _PR_SET_PDEATHSIG = 1
+# What a shell says of a program that SIGINT ended.
+_INTERRUPTED = 130
 _LAST_WILL = "last will"
 _LAST_WILL_SECONDS = 30.0
 # So long nobody has asked for a step: then an import keeps none waiting.
@@ -103,8 +105,8 @@ class _Server:
             match message:
                 case ("start", key, task):
                     self._fork(key, task)
-                case ("interrupt", key):
-                    self._interrupt(key)
+                case ("signal", key, number):
+                    self._signal(key, number)
                 case ("close",):
                     self._end_children()
                     return
@@ -160,6 +162,8 @@ class _Server:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             _call(task)
             code = 0
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:  # noqa: BLE001 — nothing above could handle it
@@ -172,15 +176,15 @@ class _Server:
                 sys.stderr.flush()
             os._exit(code)
 
-    def _interrupt(self, key: str) -> None:
+    def _signal(self, key: str, number: int) -> None:
         for pid, name in self._children.items():
             if name == key:
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGINT)
+                    os.kill(pid, number)
 
     def _interrupt_all(self) -> None:
         for key in set(self._children.values()):
-            self._interrupt(key)
+            self._signal(key, signal.SIGINT)
 
     def _end_children(self) -> None:
         """Return when all children have ended, killing those that outstay the grace."""

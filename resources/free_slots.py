@@ -1,123 +1,143 @@
 """Slots that nobody uses, lent to a step that can work on several: a process on each, under its lock.
 
 A step that has a device is offered the others (``offer``), and whatever it runs asks for them
-(``offered``). A process has its slot's lock for as long as it lives, by the descriptor that it is
-started with; it hands the slot over when asked between two pieces of work. The pool ``gpu`` knows nothing
-of it: a step that gets a place there waits for the lock, at most until a piece of work is done.
+(``offered``). The processes are forked from a server of the step's own; what runs in one is
+``slot_process``. Steps come first: while some wait for the pool ``gpu``, no slot is lent, and a process
+hands its slot over when asked between two pieces of work. A step that gets a place in the pool may so
+wait for a lock, at most until a piece of work is done.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from resources.device_locks import lock_path, take_lock, write_holder
+from resources.device_locks import lock_path, take_lock
 from resources.devices import Device
+from resources.forkserver import ForkServer, Task
+from resources.slot_process import Order, run_on_slot
+from resources.zygote import Zygote
+from ts_forecast.logs.context import current
 
-_PROCESS = "resources.slot_process"
+_PRELOAD = ("resources.slot_process",)
 _GRACE_SECONDS = 2.0
+_POLL_SECONDS = 0.05
+# About, of a server that a zygote gives birth to, and of one that imports the libraries.
+_BORN_SECONDS, _IMPORT_SECONDS = 1.0, 12.0
 
 
 @dataclass(frozen=True)
 class SlotProcess:
-    """A process on a slot."""
+    """A process on a slot.
 
-    process: subprocess.Popen[bytes]
+    Attributes:
+        server: that it was forked from.
+        key: its name there.
+    """
+
+    server: ForkServer
+    key: str
 
     def has_ended(self) -> bool:
         """Whether it has; does not wait."""
-        return self.process.poll() is not None
+        return self.server.ended(self.key) is not None
 
     def wait(self) -> int:
         """Its exit code, when it has ended."""
-        return self.process.wait()
+        while (ended := self.server.ended(self.key)) is None:
+            time.sleep(_POLL_SECONDS)
+        return -signal.SIGKILL if ended.code is None else ended.code
 
     def interrupt(self) -> None:
         """Ask it to end; does not wait."""
-        self.process.send_signal(signal.SIGINT)
+        self.server.interrupt(self.key)
 
     def stop(self) -> None:
         """Kill it if it does not end within a short grace."""
-        try:
-            self.process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while not self.has_ended() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        self.server.kill(self.key)
+        self.wait()
 
 
-@dataclass(frozen=True)
+@dataclass
 class FreeSlots:
-    """The host's devices, of which the caller holds one already.
+    """The host's devices, of which the caller holds one already. Not for use from several threads at once.
 
     Attributes:
         locks: folder of the lock files.
         holder: who takes them, for whoever reads a lock file.
+        preload: modules that the processes need, imported once.
+        zygote: where a process is to be had that has its libraries imported.
+        environment: what differs in theirs from that of this process; None removes a variable.
+        are_wanted: whether steps wait for slots.
     """
 
     devices: Sequence[Device]
     locks: Path
     holder: str
+    preload: Sequence[str] = ()
+    zygote: Zygote | None = None
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    are_wanted: Callable[[], bool] = lambda: False
+    _server: ForkServer | None = field(default=None, init=False)
+    _helpers: dict[Device, SlotProcess] = field(default_factory=dict, init=False)
+    _started: int = field(default=0, init=False)
+
+    @property
+    def seconds_to_start(self) -> float:
+        """About how long it takes until a process is at work."""
+        is_quick = self._server is not None or (
+            self.zygote is not None and self.zygote.seems_there()
+        )
+        return _BORN_SECONDS if is_quick else _IMPORT_SECONDS
 
     def start(self, function: Callable[..., None], *arguments: object) -> SlotProcess | None:
         """Call ``function(turn, *arguments)`` in a process on a free slot; None where none is free.
 
         The process sees that device only and has its share of the cores. It ends with the one that
-        started it.
+        started it. Where somebody takes the slot before it does, it ends at once, with code 0.
         """
+        device = self._free_device()
+        if device is None or self.are_wanted():
+            return None
+        if self._server is None:
+            self._server = ForkServer(
+                preload=(*self.preload, *_PRELOAD),
+                environment=self.environment,
+                zygote=self.zygote,
+                grace_seconds=_GRACE_SECONDS,
+            )
+        self._started += 1
+        helper = SlotProcess(self._server, f"{device.identifier}, {self._started}")
+        order = Order(device, self.locks, self.holder, dict(current()), function, arguments)
+        self._server.submit(helper.key, Task(run_on_slot, (order,)))
+        self._helpers[device] = helper
+        return helper
+
+    def close(self) -> None:
+        """End what was started here and is left."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._helpers.clear()
+
+    def _free_device(self) -> Device | None:
         for device in self.devices:
-            descriptor = take_lock(lock_path(self.locks, device))
-            if descriptor is None:
+            helper = self._helpers.get(device)
+            if helper is not None and not helper.has_ended():
                 continue
-            try:
-                process = _started(device, descriptor)
-                write_holder(descriptor, process.pid, self.holder)
-            finally:
-                # The process has its own; the lock is free when that one is closed.
+            descriptor = take_lock(lock_path(self.locks, device))
+            if descriptor is not None:
                 os.close(descriptor)
-            order = pickle.dumps((device, function, arguments), protocol=5)
-            assert process.stdin is not None
-            try:
-                with process.stdin as pipe:
-                    pipe.write(order)
-            except BrokenPipeError:
-                # It ended before it listened: its code says so to whoever waits.
-                pass
-            return SlotProcess(process)
+                return device
         return None
-
-
-@dataclass(frozen=True)
-class HeldSlot:
-    """The slot of this process.
-
-    Attributes:
-        name: of the device.
-        descriptor: holds its lock.
-    """
-
-    name: str
-    descriptor: int
-    # Longer than those that wait for a lock sleep between two looks.
-    pause_seconds: float = 0.2
-
-    def renew(self) -> bool:
-        """Let those that wait for the slot have it; True if nobody took it and it is ours still."""
-        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
-        time.sleep(self.pause_seconds)
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
 
 _OFFERED: list[FreeSlots] = []
@@ -131,21 +151,9 @@ def offer(slots: FreeSlots) -> Iterator[None]:
         yield
     finally:
         _OFFERED.remove(slots)
+        slots.close()
 
 
 def offered() -> FreeSlots | None:
     """The slots that this process may use beside its own; None where nobody has offered any."""
     return _OFFERED[-1] if _OFFERED else None
-
-
-def _started(device: Device, descriptor: int) -> subprocess.Popen[bytes]:
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; "
-        f"from {_PROCESS} import main; main({descriptor}, {os.getpid()})"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        env={**os.environ, **device.environment},
-        pass_fds=[descriptor],
-    )

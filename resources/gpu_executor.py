@@ -34,22 +34,15 @@ from dagster._serdes import serialize_value
 
 from resources.devices import find_devices
 from resources.forkserver import ForkServer, Task
+from resources.gpu_pool import GPU_POOL, ensure_pool_limits, free_pool_slots, pool_limit
 from resources.lost_runs import end_lost_runs
 from resources.run_launcher import hold_run
 from resources.step_events import outcomes_of, step_key_of
-from resources.step_process import (
-    Placement,
-    free_pool_slots,
-    load_job,
-    report_lost_run,
-    run_step,
-)
+from resources.step_process import Placement, load_job, report_lost_run, run_step
 from resources.zygote import Zygote
 from ts_forecast.cores import thread_environment
 from ts_forecast.errors import SettingsError
 from ts_forecast.settings import Settings, load_settings
-
-GPU_POOL = "gpu"
 
 # What every step needs, and what training and predicting need besides.
 _OWN = ("resources.step_process", "resources.event_log")
@@ -83,39 +76,8 @@ ZYGOTE_LIBRARIES = (*_LIBRARIES, *_DEFINING, *_TRAINING_PRELOAD, *_PRELOAD_LATER
 
 _TAIL_SECONDS = 0.1
 _HEALTH_SECONDS = 1
-# The most that Dagster takes for a pool.
-_UNBOUNDED = 1000
 # Steps that need no device run beside those that fill all devices.
 _STEPS_BESIDE_DEVICES = 2
-
-
-def ensure_pool_limits(instance: dg.DagsterInstance, settings: Settings) -> int:
-    """Make the pool ``gpu`` as large as this host has devices or CPU slots.
-
-    Called when a deployment starts; a run only fills in a limit that is missing, so that one set in
-    the UI meanwhile stays. On a Ray cluster steps wait for Ray, not for this pool.
-
-    Returns:
-        The limit.
-
-    Raises:
-        DeviceError: the devices cannot be counted.
-    """
-    limit = _UNBOUNDED if _is_on_cluster(settings) else len(find_devices(settings))
-    if pool_limit(instance) != limit:
-        instance.event_log_storage.set_concurrency_slots(GPU_POOL, limit)
-    return limit
-
-
-def _is_on_cluster(settings: Settings) -> bool:
-    return settings.executor == "ray" and settings.ray_address is not None
-
-
-def pool_limit(instance: dg.DagsterInstance) -> int | None:
-    """The limit of the pool, or None where nobody has set one."""
-    pools = {pool.name: pool for pool in instance.event_log_storage.get_pool_limits()}
-    pool = pools.get(GPU_POOL)
-    return None if pool is None or pool.from_default else pool.limit
 
 
 @dg.executor(
@@ -144,13 +106,10 @@ def gpu_executor(context: InitExecutorContext) -> Executor:
     preload = tuple(config["preload"])
     _check_importable(preload)
     settings = load_settings()
-    placement = Placement(devices=find_devices(settings), locks=settings.home / "locks")
-    handler = ForkedStepHandler(
-        placement=placement,
-        preload=preload,
-        grace_seconds=config["termination_grace_seconds"],
-        zygote=zygote_of(settings),
+    placement = Placement(
+        find_devices(settings), settings.home / "locks", preload, zygote_of(settings)
     )
+    handler = ForkedStepHandler(placement, config["termination_grace_seconds"])
     return GpuExecutor(
         handler,
         settings=settings,
@@ -214,9 +173,7 @@ class ForkedStepHandler(StepHandler):
     """
 
     placement: Placement
-    preload: Sequence[str]
     grace_seconds: float
-    zygote: Zygote
     has_lost_steps: bool = field(default=False, init=False)
     _plain: ForkServer = field(init=False)
     _training: ForkServer = field(init=False)
@@ -237,15 +194,15 @@ class ForkedStepHandler(StepHandler):
             warm_up=warm_up,
             last_will=Task(report_lost_run, (plan_context.instance.get_ref(), plan_context.run_id)),
             grace_seconds=self.grace_seconds,
-            zygote=self.zygote,
+            zygote=self.placement.zygote,
         )
         self._training = ForkServer(
-            preload=(*_LIBRARIES, *_OWN, *self.preload),
+            preload=(*_LIBRARIES, *_OWN, *self.placement.preload),
             preload_later=_PRELOAD_LATER,
             environment=process_environment(self.placement.devices[0].threads),
             warm_up=warm_up,
             grace_seconds=self.grace_seconds,
-            zygote=self.zygote,
+            zygote=self.placement.zygote,
         )
         self._plain.start()
         if with_training:

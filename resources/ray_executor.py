@@ -31,12 +31,13 @@ from dagster._core.executor.step_delegating import (
 )
 from dagster._serdes import serialize_value
 
-from resources.gpu_executor import ensure_pool_limits, gpu_executor, pool_limit
+from resources.gpu_executor import gpu_executor
+from resources.gpu_pool import ensure_pool_limits, free_pool_slots, pool_limit
 from resources.lost_runs import end_lost_runs
 from resources.ray_cluster import RayCluster, Request, require_ray
 from resources.run_launcher import hold_run
 from resources.step_events import outcomes_of, step_key_of
-from resources.step_process import free_pool_slots, run_step_on_ray
+from resources.step_process import run_step_on_ray
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.settings import Settings, load_settings
 

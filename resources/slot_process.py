@@ -1,41 +1,88 @@
-"""What runs on a lent slot: read the order, tie this process's life to its parent's, call the function.
+"""What runs on a lent slot, in a process of its own: take the slot, call the function, hand it over.
 
-A program of its own rather than a fork: the step that asks has threads and connections by then. The
-other side is ``free_slots``.
+The other side is ``free_slots``. The process is forked from a server of the step that asks, never from
+the step itself: that has threads and connections by then.
 """
 
 from __future__ import annotations
 
-import pickle
-import signal
-import sys
+import fcntl
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from resources.forkserver_process import die_with_parent
-from resources.free_slots import HeldSlot
+from resources.confinement import confine
+from resources.device_locks import lock_path, take_lock, write_holder
+from resources.devices import Device
+from ts_forecast.logs.context import bound
 from ts_forecast.logs.setup import install
 from ts_forecast.settings import load_settings
-from ts_forecast.training.device import agree_on_precision, limit_gpu_memory
 
 # What a shell says of a program that SIGINT ended.
 _INTERRUPTED = 130
 
 
-def main(descriptor: int, parent: int) -> None:
-    """Call the function of the order on stdin; the descriptor holds the slot's lock.
+@dataclass(frozen=True)
+class Order:
+    """What to do, and where.
+
+    Attributes:
+        locks: folder of the lock files.
+        holder: who takes the slot, for whoever reads its lock file.
+        about: fields of what it logs.
+        function: called with the slot and the arguments.
+    """
+
+    device: Device
+    locks: Path
+    holder: str
+    about: Mapping[str, object]
+    function: Callable[..., None]
+    arguments: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class HeldSlot:
+    """The slot of this process.
+
+    Attributes:
+        name: of the device.
+        descriptor: holds its lock.
+    """
+
+    name: str
+    descriptor: int
+    # Longer than those that wait for a lock sleep between two looks.
+    pause_seconds: float = 0.2
+
+    def renew(self) -> bool:
+        """Let those that wait for the slot have it; True if nobody took it and it is ours still."""
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        time.sleep(self.pause_seconds)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def run_on_slot(order: Order) -> None:
+    """Do what the order says, under the slot's lock; nothing where somebody else has it by now.
 
     Raises:
         SystemExit: it was interrupted.
     """
-    die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    order = sys.stdin.buffer.read()
-    device, function, arguments = pickle.loads(order)  # noqa: S301 — from our own parent
+    descriptor = take_lock(lock_path(order.locks, order.device))
+    if descriptor is None:
+        return
+    write_holder(descriptor, os.getpid(), order.holder)
     settings = load_settings()
     install(settings)
-    agree_on_precision(device.mixed)
-    if device.is_gpu:
-        limit_gpu_memory(settings.gpu_memory_limit)
+    confine(order.device, settings)
     try:
-        function(HeldSlot(device.identifier, descriptor), *arguments)
+        with bound(**order.about):
+            order.function(HeldSlot(order.device.identifier, descriptor), *order.arguments)
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dagster._cli.api import _execute_step_command_body
@@ -23,15 +24,17 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import deserialize_value
 from dagster._utils.interrupts import capture_interrupts
 
+from resources.confinement import confine
 from resources.device_locks import take_device
 from resources.devices import Device, find_devices
 from resources.free_slots import FreeSlots, offer
+from resources.gpu_pool import free_pool_slots, steps_need
 from resources.lost_runs import end_lost_runs
+from resources.zygote import Zygote
 from ts_forecast.errors import DeviceError
 from ts_forecast.logs.context import bound
 from ts_forecast.logs.setup import install, rest, uninstall
 from ts_forecast.settings import load_settings
-from ts_forecast.training.device import agree_on_precision, limit_gpu_memory
 
 # What a shell says of a program that SIGINT ended.
 _INTERRUPTED = 130
@@ -44,10 +47,14 @@ class Placement:
     Attributes:
         devices: it takes the first free one.
         locks: folder of the lock files that say which are free.
+        preload: modules that processes beside it import.
+        zygote: that they may be born of.
     """
 
     devices: tuple[Device, ...]
     locks: Path
+    preload: tuple[str, ...] = ()
+    zygote: Zygote | None = None
 
 
 def load_job(serialized: str) -> None:
@@ -126,13 +133,6 @@ def report_lost_run(instance_ref: InstanceRef, run_id: str) -> None:
     end_lost_runs(load_settings())
 
 
-def free_pool_slots(instance: DagsterInstance, run_id: str) -> None:
-    """Give back what a run holds of any pool; its steps must have ended."""
-    storage = instance.event_log_storage
-    if storage.supports_global_concurrency_limits:
-        storage.free_concurrency_slots_for_run(run_id)
-
-
 @contextmanager
 def _ending_quietly() -> Iterator[None]:
     """End quietly when interrupted: Dagster has already written it to the event log."""
@@ -153,7 +153,7 @@ def _placed(
         yield
         return
     if isinstance(placement, Device):
-        _settle(placement)
+        confine(placement, load_settings())
         yield
         return
 
@@ -179,9 +179,19 @@ def _placed(
         except DeviceError as error:
             instance.report_engine_event(str(error), run, step_key=step_key)
             raise SystemExit(1) from None
-        _settle(device)
-        holder = f"{run.run_id} {step_key}, beside its own"
-        with offer(FreeSlots(placement.devices, placement.locks, holder)):
+        before = {name: os.environ.get(name) for name in device.environment}
+        confine(device, load_settings())
+        with offer(
+            FreeSlots(
+                placement.devices,
+                placement.locks,
+                holder=f"{run.run_id} {step_key}, beside its own",
+                preload=placement.preload,
+                zygote=placement.zygote,
+                environment=before,
+                are_wanted=partial(steps_need, instance, len(placement.devices)),
+            )
+        ):
             yield
 
 
@@ -190,23 +200,3 @@ def _is_there(device: Device) -> bool:
     if not device.is_gpu:
         return True
     return device.identifier in {found.identifier for found in find_devices(load_settings())}
-
-
-def _settle(device: Device) -> None:
-    confine(device)
-    if device.is_gpu:
-        limit_gpu_memory(load_settings().gpu_memory_limit)
-
-
-def confine(device: Device) -> None:
-    """Let this process see only its device and use only its share of the cores.
-
-    CUDA reads its variables at first use, which no parent has made; the thread pools of a torch
-    that was imported before the fork no longer look at theirs.
-    """
-    os.environ.update(device.environment)
-    agree_on_precision(device.mixed)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(device.threads)

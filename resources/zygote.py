@@ -121,6 +121,10 @@ class Zygote:
         module = "resources.zygote_process"
         return [sys.executable, "-m", module, str(self.folder), str(self.threads), *libraries]
 
+    def seems_there(self) -> bool:
+        """Whether there is one that fits; a dead one may have left its socket."""
+        return (self.folder / socket_name(self.threads)).exists()
+
     def fork_server(
         self, descriptor: int, environment: Mapping[str, str], path: Sequence[str]
     ) -> Born | None:

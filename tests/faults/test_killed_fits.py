@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 
 from resources.device_locks import take_device
 from resources.devices import find_devices
-from resources.gpu_executor import GPU_POOL, ensure_pool_limits
+from resources.gpu_pool import GPU_POOL, ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
 from tests.end_to_end.problems import content, sales
 from ts_forecast.db.database import open_database

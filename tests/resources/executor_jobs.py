@@ -15,8 +15,9 @@ from pathlib import Path
 import dagster as dg
 
 from resources.free_slots import offered
-from resources.gpu_executor import GPU_POOL, gpu_executor
-from ts_forecast.search.free_slots import Turn
+from resources.gpu_executor import gpu_executor
+from resources.gpu_pool import GPU_POOL
+from ts_forecast.slots import Turn
 
 
 class StepConfig(dg.Config):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
-from ts_forecast.search.free_slots import Turn
+from ts_forecast.slots import Turn
 
 
 def note_and_wait(turn: Turn, note: Path, go: Path) -> None:
@@ -16,3 +17,10 @@ def note_and_wait(turn: Turn, note: Path, go: Path) -> None:
     part.rename(note)
     while not go.exists():
         time.sleep(0.02)
+
+
+def note_and_stay(turn: Turn, note: Path) -> None:
+    """Say where this runs and stay, whoever asks it to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    note.write_text(turn.name)
+    time.sleep(120)

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from resources.device_locks import lock_path, take_device, take_lock
 from resources.devices import Device
-from resources.free_slots import FreeSlots, HeldSlot, offer, offered
+from resources.free_slots import FreeSlots, offer, offered
+from resources.slot_process import HeldSlot
 from tests.resources import slot_tasks
 
 REPOSITORY = Path(__file__).parents[2]
@@ -22,9 +25,11 @@ DEVICES = [Device(f"cpu-{slot}", is_gpu=False, threads=slot + 1) for slot in ran
 
 
 @pytest.fixture
-def slots(tmp_path: Path) -> FreeSlots:
+def slots(tmp_path: Path) -> Iterator[FreeSlots]:
     (tmp_path / "locks").mkdir()
-    return FreeSlots(DEVICES, tmp_path / "locks", "a search")
+    lent = FreeSlots(DEVICES, tmp_path / "locks", "a search")
+    yield lent
+    lent.close()
 
 
 def is_free(slots: FreeSlots, device: Device) -> bool:
@@ -50,7 +55,9 @@ def test_start__slots_are_taken_until_their_processes_end(slots: FreeSlots, tmp_
         assert (tmp_path / "note").read_text() == "cpu-1 threads 2"
         assert not is_free(slots, DEVICES[1])
         holder = lock_path(slots.locks, DEVICES[1]).read_text()
-        assert holder == f"{helper.process.pid} a search\n"
+        assert holder.endswith(" a search\n")
+        pid = int(holder.partition(" ")[0])
+        assert psutil.pid_exists(pid) and pid != os.getpid()
 
         (tmp_path / "go").touch()
 
@@ -92,6 +99,42 @@ slots.start(slot_tasks.note_and_wait, Path({str(tmp_path / "note")!r}), Path("/n
     while not is_free(slots, DEVICES[0]) and time.monotonic() < end:
         time.sleep(0.05)
     assert is_free(slots, DEVICES[0])
+
+
+def test_start__steps_wait_for_slots__lends_none(slots: FreeSlots, tmp_path: Path) -> None:
+    slots.are_wanted = lambda: True
+
+    assert slots.start(slot_tasks.note_and_wait, tmp_path, tmp_path) is None
+
+
+def test_start__somebody_was_quicker__the_process_ends_without_a_word(
+    slots: FreeSlots, tmp_path: Path
+) -> None:
+    helper = slots.start(slot_tasks.note_and_wait, tmp_path / "note", tmp_path / "never")
+    assert helper is not None
+    with take_device(slots.locks, DEVICES[:1], holder="a step"):
+        assert helper.wait() == 0
+    assert not (tmp_path / "note").exists()
+
+
+def test_stop__process_that_does_not_end__is_killed(slots: FreeSlots, tmp_path: Path) -> None:
+    helper = slots.start(slot_tasks.note_and_stay, tmp_path / "note")
+    assert helper is not None and appears(tmp_path / "note")
+
+    helper.interrupt()
+    helper.stop()
+
+    assert helper.wait() == -signal.SIGKILL
+    assert is_free(slots, DEVICES[0])
+
+
+def test_close__ends_what_is_left(slots: FreeSlots, tmp_path: Path) -> None:
+    with offer(slots):
+        helper = slots.start(slot_tasks.note_and_stay, tmp_path / "note")
+        assert helper is not None and appears(tmp_path / "note")
+
+    assert is_free(slots, DEVICES[0])
+    assert helper.has_ended()
 
 
 def test_renew__somebody_waits__has_the_slot(slots: FreeSlots) -> None:

@@ -10,7 +10,7 @@ from executor_harness import Deployment
 from pydantic import SecretStr
 
 from resources.event_log import PromptEventLogStorage
-from resources.gpu_executor import ensure_pool_limits
+from resources.gpu_pool import ensure_pool_limits
 from resources.instance import INSTANCE_FILE, dagster_environment, prepare_dagster_home
 from ts_forecast.db.database import open_database
 from ts_forecast.errors import SettingsError

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources import devices, step_process
+from resources import devices
+from resources.confinement import confine
 from resources.devices import Device, Gpu, find_devices
 from tests.training.test_trainer import NHITS, panel, pipeline
 from ts_forecast.errors import DeviceError
@@ -94,7 +95,7 @@ def test_fingerprint__of_a_looker_on__is_that_of_every_step(gpus: list[tuple[int
         patch.setattr(os, "environ", dict(os.environ))
         of_steps = set()
         for one in found:
-            step_process.confine(one)
+            confine(one, Settings(_env_file=None))
             of_steps.add(mark())
 
     assert of_steps == {seen_from_outside}

@@ -18,7 +18,7 @@ import yaml
 from executor_harness import Deployment, config_for, is_running, read_notes, wait_for
 from sqlalchemy import text
 
-from resources.gpu_executor import GPU_POOL, ensure_pool_limits
+from resources.gpu_pool import GPU_POOL, ensure_pool_limits
 from resources.ray_cluster import RayCluster, Request
 from resources.ray_executor import REQUEST_TAG, executor_of, request_tags
 from tests.end_to_end.problems import content, sales

@@ -1,16 +1,13 @@
 """Trials side by side: processes that help a search on slots of the host that nobody uses.
 
-Which slots there are, and who has which, is the executor's business (``resources``), which hands its
-knowledge in as ``FreeSlots``; without it a search runs its trials one after another. Each process takes
-trials from the study until none is left or somebody else wants its slot.
+Without ``FreeSlots`` a search runs its trials one after another. Each process takes trials from the study
+until none is left or somebody else wants its slot.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from sqlalchemy import Engine
 
@@ -18,43 +15,9 @@ from ts_forecast.db.engine import create_engine
 from ts_forecast.search.study import Study, join_study
 from ts_forecast.search.trial import Work, run_trial
 from ts_forecast.settings import Settings
+from ts_forecast.slots import FreeSlots, Helper, Turn
 
 _log = logging.getLogger(__name__)
-
-
-class Turn(Protocol):
-    """A slot that a process has."""
-
-    name: str
-
-    def renew(self) -> bool:
-        """Let those that wait for the slot have it; True if nobody took it and it is ours still."""
-
-
-class Helper(Protocol):
-    """A process on a slot; it ends with the process that started it."""
-
-    def has_ended(self) -> bool:
-        """Whether it has; does not wait."""
-
-    def wait(self) -> int:
-        """Its exit code, when it has ended."""
-
-    def interrupt(self) -> None:
-        """Ask it to end; does not wait."""
-
-    def stop(self) -> None:
-        """Kill it if it does not end within a short grace."""
-
-
-class FreeSlots(Protocol):
-    """Slots of the host beside that of the caller."""
-
-    def start(self, function: Callable[..., None], *arguments: object) -> Helper | None:
-        """Call ``function(turn, *arguments)`` in a process on a free slot; None where none is free.
-
-        The slot is the process's until it ends. Function and arguments must pickle.
-        """
 
 
 @dataclass

@@ -18,11 +18,12 @@ from ts_forecast.datasets.panel import Panel
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.errors import TrainingError
 from ts_forecast.pipeline import ModelSpec, Pipeline
-from ts_forecast.search.free_slots import Crew, FreeSlots
+from ts_forecast.search.free_slots import Crew
 from ts_forecast.search.study import Study, open_study
 from ts_forecast.search.trial import PARAMETERS, RUN, Work, copy_trial, run_trial
 from ts_forecast.search.validation import plan_validation
 from ts_forecast.settings import Settings
+from ts_forecast.slots import FreeSlots
 from ts_forecast.tables.evaluation import Metric
 from ts_forecast.tables.experiment import Run
 from ts_forecast.tracking.runs import OpenRun
