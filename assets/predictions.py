@@ -76,7 +76,6 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             postgres.settings,
             quarters,
             slots=offered(),
-            tell=lambda _quarter, _progress: None,
         ) as forecast:
             yield from for_each_quarter(context, quarters, forecast, check)
 

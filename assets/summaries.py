@@ -1,14 +1,17 @@
 """``metric_summaries``: the accuracy of a quarter's forecasts."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from sqlalchemy import Engine
 
 from assets.checks import check_specs
 from assets.metadata import numbers, table, table_schema
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.step import StepConfig, asset_attributes, for_each_quarter
+from resources.free_slots import offered
 from resources.postgres import Postgres
 from ts_forecast.checks.quarter import OF_SUMMARIES, check_scores
 from ts_forecast.checks.result import CheckResult
@@ -18,6 +21,8 @@ from ts_forecast.evaluation.quarter import score_quarter
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
 from ts_forecast.reports.page import write_report
+from ts_forecast.settings import Settings
+from ts_forecast.side_by_side import Tell, side_by_side
 from ts_forecast.tables.evaluation import MetricSummary
 
 
@@ -47,30 +52,6 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
     def metric_summaries(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
-        def score(quarter: Quarter) -> dict[str, Any]:
-            outcome = score_quarter(
-                postgres.engine, postgres.settings, pipeline, quarter, force=config.force
-            )
-            metadata: dict[str, Any] = {
-                "quarter": quarter.label,
-                "reused": outcome.reused,
-                "dagster/row_count": outcome.summaries,
-            }
-            if outcome.run_id is None:
-                return metadata | {"note": "no actuals yet: nothing to score"}
-            run_id = outcome.run_id
-            accuracy = in_transaction(
-                postgres.engine, lambda session: quarter_accuracy(session, run_id), read_only=True
-            )
-            plotted = {
-                f"{row.metric}_{row.model}": row.mean
-                for row in accuracy[accuracy["horizon_bucket"] == "all"].itertuples()
-            }
-            metadata |= {"accuracy": table(accuracy), **numbers(plotted)}
-            report = write_report(postgres.engine, postgres.settings, pipeline, quarter)
-            metadata["report"] = dg.MetadataValue.path(str(report.path))
-            return metadata | numbers({"run_id": outcome.run_id})
-
         def check(quarter: Quarter) -> list[CheckResult]:
             return in_transaction(
                 postgres.engine,
@@ -78,6 +59,45 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
                 read_only=True,
             )
 
-        yield from for_each_quarter(context, quarters_of(context), score, check)
+        quarters = quarters_of(context)
+        with side_by_side(
+            partial(_score, pipeline, config.force),
+            postgres.engine,
+            postgres.settings,
+            quarters,
+            slots=offered(),
+        ) as scored:
+            yield from for_each_quarter(context, quarters, scored, check)
 
     return metric_summaries
+
+
+def _score(
+    pipeline: Pipeline,
+    force: bool,
+    engine: Engine,
+    settings: Settings,
+    quarter: Quarter,
+    _tell: Tell,
+) -> dict[str, Any]:
+    """Score a quarter and write its report; returns the metadata of its materialization."""
+    outcome = score_quarter(engine, settings, pipeline, quarter, force=force)
+    metadata: dict[str, Any] = {
+        "quarter": quarter.label,
+        "reused": outcome.reused,
+        "dagster/row_count": outcome.summaries,
+    }
+    if outcome.run_id is None:
+        return metadata | {"note": "no actuals yet: nothing to score"}
+    run_id = outcome.run_id
+    accuracy = in_transaction(
+        engine, lambda session: quarter_accuracy(session, run_id), read_only=True
+    )
+    plotted = {
+        f"{row.metric}_{row.model}": row.mean
+        for row in accuracy[accuracy["horizon_bucket"] == "all"].itertuples()
+    }
+    metadata |= {"accuracy": table(accuracy), **numbers(plotted)}
+    report = write_report(engine, settings, pipeline, quarter)
+    metadata["report"] = dg.MetadataValue.path(str(report.path))
+    return metadata | numbers({"run_id": outcome.run_id})

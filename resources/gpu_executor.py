@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import dagster as dg
@@ -227,7 +227,8 @@ class ForkedStepHandler(StepHandler):
         )
         arguments = serialize_value(step_handler_context.execute_step_args)
         self._launches[step_key] = _Launch(server, time.time())
-        server.submit(step_key, Task(run_step, (arguments, self.placement if on_device else None)))
+        placement = replace(self.placement, is_on_device=on_device)
+        server.submit(step_key, Task(run_step, (arguments, placement)))
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
         """A step is lost when its process has ended without an outcome in the event log."""

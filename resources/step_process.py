@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,16 +45,19 @@ class Placement:
     """Where a step may run.
 
     Attributes:
-        devices: it takes the first free one.
+        devices: those of the host.
         locks: folder of the lock files that say which are free.
         preload: modules that processes beside it import.
         zygote: that they may be born of.
+        is_on_device: whether the step takes the first free device; otherwise it needs none, and may
+            only have work done on CPU slots that are free.
     """
 
     devices: tuple[Device, ...]
     locks: Path
     preload: tuple[str, ...] = ()
     zygote: Zygote | None = None
+    is_on_device: bool = True
 
 
 def load_job(serialized: str) -> None:
@@ -64,13 +67,12 @@ def load_job(serialized: str) -> None:
     rest()
 
 
-def run_step(serialized: str, placement: Placement | Device | None) -> None:
+def run_step(serialized: str, placement: Placement | Device) -> None:
     """Run one step; its outcome goes to the instance's event log.
 
     Args:
         serialized: Dagster's ``ExecuteStepArgs``.
-        placement: where to look for a device, or the one that another scheduler has given; None for a
-            step that needs none.
+        placement: where to look for a device, or the one that another scheduler has given.
 
     Raises:
         SystemExit: the step was interrupted.
@@ -144,19 +146,34 @@ def _ending_quietly() -> Iterator[None]:
 
 @contextmanager
 def _placed(
-    placement: Placement | Device | None,
-    instance: DagsterInstance,
-    run: DagsterRun,
-    step_key: str,
+    placement: Placement | Device, instance: DagsterInstance, run: DagsterRun, step_key: str
 ) -> Iterator[None]:
-    if placement is None:
-        yield
-        return
     if isinstance(placement, Device):
         confine(placement, load_settings())
         yield
         return
+    lent = FreeSlots(
+        placement.devices,
+        placement.locks,
+        holder=f"{run.run_id} {step_key}, beside its own",
+        zygote=placement.zygote,
+        are_wanted=partial(steps_need, instance, len(placement.devices)),
+    )
+    with ExitStack() as stack:
+        if placement.is_on_device:
+            device = stack.enter_context(_device_of(placement, instance, run, step_key))
+            before = {name: os.environ.get(name) for name in device.environment}
+            confine(device, load_settings())
+            lent = replace(lent, preload=placement.preload, environment=before)
+        if placement.is_on_device or not any(device.is_gpu for device in placement.devices):
+            stack.enter_context(offer(lent))
+        yield
 
+
+@contextmanager
+def _device_of(
+    placement: Placement, instance: DagsterInstance, run: DagsterRun, step_key: str
+) -> Iterator[Device]:
     def report() -> None:
         instance.report_engine_event(
             f"{step_key} waits: all of {len(placement.devices)} devices or slots are busy.",
@@ -179,20 +196,7 @@ def _placed(
         except DeviceError as error:
             instance.report_engine_event(str(error), run, step_key=step_key)
             raise SystemExit(1) from None
-        before = {name: os.environ.get(name) for name in device.environment}
-        confine(device, load_settings())
-        with offer(
-            FreeSlots(
-                placement.devices,
-                placement.locks,
-                holder=f"{run.run_id} {step_key}, beside its own",
-                preload=placement.preload,
-                zygote=placement.zygote,
-                environment=before,
-                are_wanted=partial(steps_need, instance, len(placement.devices)),
-            )
-        ):
-            yield
+        yield device
 
 
 def _is_there(device: Device) -> bool:

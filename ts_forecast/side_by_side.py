@@ -51,7 +51,7 @@ def side_by_side(
     quarters: Sequence[Quarter],
     *,
     slots: FreeSlots | None,
-    tell: Tell,
+    tell: Tell = lambda _quarter, _progress: None,
 ) -> Iterator[Callable[[Quarter], T]]:
     """What becomes of each quarter, for a caller that asks for one after another, oldest first.
 

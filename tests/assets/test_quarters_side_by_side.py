@@ -12,9 +12,10 @@ import dagster as dg
 import pytest
 from sqlalchemy import Engine, text
 
-from assets import predictions, training
+from assets import predictions, summaries, training
 from assets.datasets import build_dataset_assets
 from assets.predictions import build_predictions
+from assets.summaries import build_metric_summaries
 from assets.training import build_trained_models
 from resources.device_locks import take_device
 from resources.devices import Device
@@ -35,6 +36,7 @@ def materialize(problem: Problem, engine: Engine, slots: FreeSlots | None) -> di
         *build_dataset_assets(pipeline),
         *build_trained_models(pipeline),
         build_predictions(pipeline),
+        build_metric_summaries(pipeline),
     ]
     with ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.ephemeral())
@@ -108,11 +110,12 @@ def test_quarters__with_a_process_beside__are_those_of_one_process(
 
     monkeypatch.setattr(training, "train_quarter", slow(training.train_quarter))
     monkeypatch.setattr(predictions, "forecast_quarter", slow(predictions.forecast_quarter))
+    monkeypatch.setattr(summaries, "score_quarter", slow(summaries.score_quarter))
 
     beside = materialize(problem, engine, slots)
 
     assert beside["rows"]
-    assert helped == [True] * 4, "three models and their forecasts"
+    assert helped == [True] * 5, "three models, their forecasts and scores"
     monkeypatch.undo()
     again = materialize(problem, engine, None)
     assert again["rows"] == beside["rows"]
