@@ -10,7 +10,8 @@ Where do I go to …?
 - have a process with the libraries imported before a run asks for one: ``zygote``, ``zygote_process``
 - count GPUs and CPU slots, give one to a step: ``devices``, ``device_locks``; confine a process to it:
   ``confinement``; bound how many steps have one at once: ``gpu_pool``
-- lend slots that nobody uses to a step: ``free_slots``; what runs on them: ``slot_process``
+- lend slots that nobody uses to a step: ``free_slots``; what runs on them: ``slot_process``;
+  who wants one most: ``slot_wishes``
 - prepare DAGSTER_HOME and the environment of Dagster's processes: ``instance``
 - change how Dagster keeps its events and its pool slots: ``event_log``
 - reach the database from an asset: ``postgres``

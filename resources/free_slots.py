@@ -9,6 +9,7 @@ wait for a lock, at most until a piece of work is done.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from resources.device_locks import lock_path, take_lock
 from resources.devices import Device
 from resources.forkserver import ForkServer, Task
 from resources.slot_process import Order, run_on_slot
+from resources.slot_wishes import take_back, wish
 from resources.zygote import Zygote
 from ts_forecast.logs.context import current
 
@@ -29,6 +31,7 @@ _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.05
 # About, of a server that a zygote gives birth to, and of one that imports the libraries.
 _BORN_SECONDS, _IMPORT_SECONDS = 1.0, 12.0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,10 @@ class FreeSlots:
         )
         return _BORN_SECONDS if is_quick else _IMPORT_SECONDS
 
+    def wish(self, seconds: float) -> bool:
+        """Say how long there is still to work here; whether nobody else who wants a slot has more."""
+        return wish(self._wishes, seconds)
+
     def start(self, function: Callable[..., None], *arguments: object) -> SlotProcess | None:
         """Call ``function(turn, *arguments)`` in a process on a free slot; None where none is free.
 
@@ -119,14 +126,20 @@ class FreeSlots:
         order = Order(device, self.locks, self.holder, dict(current()), function, arguments)
         self._server.submit(helper.key, Task(run_on_slot, (order,)))
         self._helpers[device] = helper
+        _log.info("Help comes on %s; its server was %s.", device.identifier, self._server.origin)
         return helper
 
     def close(self) -> None:
-        """End what was started here and is left."""
+        """End what was started here and is left, and want no more."""
+        take_back(self._wishes)
         if self._server is not None:
             self._server.close()
             self._server = None
         self._helpers.clear()
+
+    @property
+    def _wishes(self) -> Path:
+        return self.locks / "wishes"
 
     def _free_device(self) -> Device | None:
         for device in self.devices:

@@ -16,8 +16,9 @@ import socket
 import sys
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Never
@@ -44,7 +45,7 @@ def main(folder: Path, threads: int, libraries: list[str]) -> None:
         OSError: the folder takes no socket.
     """
     die_with_parent(os.getppid())
-    name, early = socket_name(threads), early_variables(os.environ)
+    name, before = socket_name(threads), early_variables(os.environ)
     with _listening(folder, f"{name}.{os.getpid()}") as (listener, draft):
         # Imports leave next to nothing to collect, and looking for it takes a fifth of their time.
         gc.disable()
@@ -61,6 +62,8 @@ def main(folder: Path, threads: int, libraries: list[str]) -> None:
         signal.set_wakeup_fd(wake_write)
         # From here on it is found.
         draft.rename(folder / name)
+        # Libraries set some themselves; who asks may have imported them.
+        early = _Early(before, early_variables(os.environ))
         while socket_name(threads) == name:
             wait([listener, wake_read], _LOOK_SECONDS)
             _reap(wake_read)
@@ -99,7 +102,21 @@ def _reap(wake_read: int) -> None:
             pass
 
 
-def _answer(asking: socket.socket, listener: socket.socket, early: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class _Early:
+    """The variables that count at an import: as they were, and as the imports have left them."""
+
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+
+    def fits(self, asked: Mapping[str, str]) -> bool:
+        """Whether an environment would have led to the same imports."""
+        return self.before.keys() <= asked.keys() and all(
+            value in (self.before.get(name), self.after.get(name)) for name, value in asked.items()
+        )
+
+
+def _answer(asking: socket.socket, listener: socket.socket, early: _Early) -> None:
     """Fork a server, unless a stranger asks or another environment is asked for: then hang up."""
     asking.settimeout(ANSWER_SECONDS)
     if not is_of_this_user(asking):
@@ -116,7 +133,7 @@ def _answer(asking: socket.socket, listener: socket.socket, early: dict[str, str
                 return
             body += part
         order = json.loads(body)
-        if early_variables(order["environment"]) != early:
+        if not early.fits(early_variables(order["environment"])):
             return
         sys.stdout.flush()
         sys.stderr.flush()

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Engine
@@ -82,7 +83,9 @@ def side_by_side(
                         stored: tuple[T] | None = desk.stored(quarter)
                         if stored is not None:
                             return stored[0]
+                        begun = time.monotonic()
                         outcome = work(engine, settings, quarter, tell)
+                        helpers.seconds.append(time.monotonic() - begun)
                         desk.store(quarter, outcome)
                         return outcome
                 time.sleep(_WAIT_SECONDS)
@@ -167,13 +170,18 @@ class Desk(Generic[T]):
 
 @dataclass
 class _Helpers:
-    """The processes beside one step; watched over in a thread, as the step is at work itself."""
+    """The processes beside one step; watched over in a thread, as the step is at work itself.
+
+    Attributes:
+        seconds: that the step took for each of its own quarters.
+    """
 
     slots: FreeSlots
     desk: Desk[Any]
     tell: Tell
     arguments: tuple[object, ...]
     is_over: threading.Event = field(default_factory=threading.Event)
+    seconds: list[float] = field(default_factory=list)
     _running: list[Helper] = field(default_factory=list)
 
     def watch(self) -> None:
@@ -187,7 +195,10 @@ class _Helpers:
                     break
                 if time.monotonic() - begun < _PATIENCE * self.slots.seconds_to_start:
                     continue
-                if any(self.desk.is_open(quarter) for quarter in self.desk.quarters):
+                left = sum(self.desk.is_open(quarter) for quarter in self.desk.quarters)
+                each = fmean(self.seconds) if self.seconds else time.monotonic() - begun
+                is_first = self.slots.wish(left * each / (1 + len(self._running)))
+                if left and is_first:
                     helper = self.slots.start(help_quarters, *self.arguments)
                     self._running += [] if helper is None else [helper]
         except Exception:

@@ -42,6 +42,9 @@ class FreeSlots(Protocol):
     def seconds_to_start(self) -> float:
         """About how long it takes until a process is at work."""
 
+    def wish(self, seconds: float) -> bool:
+        """Say how long there is still to work here; whether nobody else who wants a slot has more."""
+
     def start(self, function: Callable[..., None], *arguments: object) -> Helper | None:
         """Call ``function(turn, *arguments)`` in a process on a free slot; None where none is free.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.forkserver import ForkServer, Task
+from resources.zygote import Zygote
 
 
 def write(path: str, text: str) -> None:
@@ -108,3 +109,13 @@ def be_a_client(folder: str) -> None:
     server.submit("child", Task(write_pid_and_stay, (f"{folder}/child",)))
     write(f"{folder}/server", str(server._process.pid if server._process else 0))
     time.sleep(60)
+
+
+def ask(zygote: Zygote, path: str) -> None:
+    """Ask for a server as a step does that has imported the libraries."""
+    import neuralforecast  # noqa: F401
+
+    server = ForkServer(zygote=zygote)
+    server.start()
+    Path(path).write_text(server.origin)
+    server.close()
