@@ -10,14 +10,16 @@ wait for a lock, at most until a piece of work is done.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from resources.confinement import confine
 from resources.device_locks import lock_path, take_lock
 from resources.devices import Device
 from resources.forkserver import ForkServer, Task
@@ -25,6 +27,7 @@ from resources.slot_process import Order, run_on_slot
 from resources.slot_wishes import take_back, wish
 from resources.zygote import Zygote
 from ts_forecast.logs.context import current
+from ts_forecast.settings import load_settings
 
 _PRELOAD = ("resources.slot_process",)
 _GRACE_SECONDS = 2.0
@@ -71,15 +74,17 @@ class SlotProcess:
 
 @dataclass
 class FreeSlots:
-    """The host's devices, of which the caller holds one already. Not for use from several threads at once.
+    """The host's devices, and parts of the caller's own. ``start`` is for one thread at a time.
 
     Attributes:
+        devices: those of the host.
         locks: folder of the lock files.
         holder: who takes them, for whoever reads a lock file.
         preload: modules that the processes need, imported once.
         zygote: where a process is to be had that has its libraries imported.
         environment: what differs in theirs from that of this process; None removes a variable.
         are_wanted: whether steps wait for slots.
+        own: the device that the caller holds; None if it needs none.
     """
 
     devices: Sequence[Device]
@@ -89,6 +94,8 @@ class FreeSlots:
     zygote: Zygote | None = None
     environment: Mapping[str, str | None] = field(default_factory=dict)
     are_wanted: Callable[[], bool] = lambda: False
+    own: Device | None = None
+    _parts: tuple[Device, ...] = field(default=(), init=False)
     _server: ForkServer | None = field(default=None, init=False)
     _helpers: dict[Device, SlotProcess] = field(default_factory=dict, init=False)
     _started: int = field(default=0, init=False)
@@ -101,18 +108,36 @@ class FreeSlots:
         )
         return _BORN_SECONDS if is_quick else _IMPORT_SECONDS
 
-    def wish(self, seconds: float) -> bool:
-        """Say how long there is still to work here; whether nobody else who wants a slot has more."""
-        return wish(self._wishes, seconds)
+    def split(self) -> None:
+        """Keep one thread of the caller's CPU slot, and lend the others as slots of one thread each.
 
-    def start(self, function: Callable[..., None], *arguments: object) -> SlotProcess | None:
+        Several fits of one thread are much faster than one of several. For the thread that works, and
+        between two pieces of work: libraries keep the number of threads by thread.
+        """
+        own = self.own
+        if own is None or own.is_gpu or self._parts:
+            return
+        self._parts = tuple(
+            replace(own, identifier=f"{own.identifier}.{part}", threads=1)
+            for part in range(1, own.threads)
+        )
+        confine(replace(own, threads=1), load_settings())
+
+    def start(
+        self, function: Callable[..., None], *arguments: object, left: float = math.inf
+    ) -> SlotProcess | None:
         """Call ``function(turn, *arguments)`` in a process on a free slot; None where none is free.
 
         The process sees that device only and has its share of the cores. It ends with the one that
         started it. Where somebody takes the slot before it does, it ends at once, with code 0.
+
+        Args:
+            left: seconds that the caller still has to work: a slot of the host goes to who has most.
         """
-        device = self._free_device()
-        if device is None or self.are_wanted():
+        device = self._first_free(self._parts)
+        if device is None and wish(self._wishes, left) and not self.are_wanted():
+            device = self._first_free(self.devices)
+        if device is None:
             return None
         if self._server is None:
             self._server = ForkServer(
@@ -141,8 +166,8 @@ class FreeSlots:
     def _wishes(self) -> Path:
         return self.locks / "wishes"
 
-    def _free_device(self) -> Device | None:
-        for device in self.devices:
+    def _first_free(self, devices: Sequence[Device]) -> Device | None:
+        for device in devices:
             helper = self._helpers.get(device)
             if helper is not None and not helper.has_ended():
                 continue

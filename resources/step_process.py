@@ -164,7 +164,7 @@ def _placed(
             device = stack.enter_context(_device_of(placement, instance, run, step_key))
             before = {name: os.environ.get(name) for name in device.environment}
             confine(device, load_settings())
-            lent = replace(lent, preload=placement.preload, environment=before)
+            lent = replace(lent, preload=placement.preload, environment=before, own=device)
         if placement.is_on_device or not any(device.is_gpu for device in placement.devices):
             stack.enter_context(offer(lent))
         yield

@@ -83,6 +83,8 @@ def side_by_side(
                         stored: tuple[T] | None = desk.stored(quarter)
                         if stored is not None:
                             return stored[0]
+                        if helpers.are_due() and desk.count_open():
+                            slots.split()
                         begun = time.monotonic()
                         outcome = work(engine, settings, quarter, tell)
                         helpers.seconds.append(time.monotonic() - begun)
@@ -129,6 +131,10 @@ class Desk(Generic[T]):
             return False
         with self.claimed(quarter) as is_free:
             return is_free
+
+    def count_open(self) -> int:
+        """How many quarters ``is_open`` is true of."""
+        return sum(self.is_open(quarter) for quarter in self.quarters)
 
     def store(self, quarter: Quarter, outcome: T) -> None:
         """Keep what became of it; it is there whole or not at all."""
@@ -183,23 +189,22 @@ class _Helpers:
     is_over: threading.Event = field(default_factory=threading.Event)
     seconds: list[float] = field(default_factory=list)
     _running: list[Helper] = field(default_factory=list)
+    _begun: float = field(default_factory=time.monotonic)
 
     def watch(self) -> None:
         """Start a process on each free slot as long as there is something left to do for it."""
-        begun = time.monotonic()
         try:
             while not self.is_over.wait(_LOOK_SECONDS):
                 self._pass_on()
                 if not self._all_ended_well():
                     # Its quarter is the step's now. More of them might end alike.
                     break
-                if time.monotonic() - begun < _PATIENCE * self.slots.seconds_to_start:
+                if not self.are_due():
                     continue
-                left = sum(self.desk.is_open(quarter) for quarter in self.desk.quarters)
-                each = fmean(self.seconds) if self.seconds else time.monotonic() - begun
-                is_first = self.slots.wish(left * each / (1 + len(self._running)))
-                if left and is_first:
-                    helper = self.slots.start(help_quarters, *self.arguments)
+                if count := self.desk.count_open():
+                    each = fmean(self.seconds) if self.seconds else time.monotonic() - self._begun
+                    left = count * each / (1 + len(self._running))
+                    helper = self.slots.start(help_quarters, *self.arguments, left=left)
                     self._running += [] if helper is None else [helper]
         except Exception:
             # The step can do without.
@@ -211,6 +216,10 @@ class _Helpers:
                 helper.interrupt()
             for helper in self._running:
                 helper.stop()
+
+    def are_due(self) -> bool:
+        """Whether the step has worked long enough for help to be worth its start."""
+        return time.monotonic() - self._begun > _PATIENCE * self.slots.seconds_to_start
 
     def _all_ended_well(self) -> bool:
         ended = [helper for helper in self._running if helper.has_ended()]

@@ -42,12 +42,20 @@ class FreeSlots(Protocol):
     def seconds_to_start(self) -> float:
         """About how long it takes until a process is at work."""
 
-    def wish(self, seconds: float) -> bool:
-        """Say how long there is still to work here; whether nobody else who wants a slot has more."""
+    def split(self) -> None:
+        """Keep one thread of the caller's CPU slot, and lend the others as slots of one thread each.
 
-    def start(self, function: Callable[..., None], *arguments: object) -> Helper | None:
+        For the thread that works, between two pieces of work.
+        """
+
+    def start(
+        self, function: Callable[..., None], *arguments: object, left: float = ...
+    ) -> Helper | None:
         """Call ``function(turn, *arguments)`` in a process on a free slot; None where none is free.
 
         The slot is the process's until it ends; where somebody else was quicker it ends at once.
         Function and arguments must pickle.
+
+        Args:
+            left: seconds that the caller still has to work: a slot goes to who has most.
         """

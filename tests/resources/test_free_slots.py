@@ -19,6 +19,7 @@ from resources.devices import Device
 from resources.free_slots import FreeSlots, offer, offered
 from resources.slot_process import HeldSlot
 from tests.resources import slot_tasks
+from ts_forecast.cores import thread_environment
 
 REPOSITORY = Path(__file__).parents[2]
 DEVICES = [Device(f"cpu-{slot}", is_gpu=False, threads=slot + 1) for slot in range(2)]
@@ -85,6 +86,7 @@ from pathlib import Path
 from resources.devices import Device
 from resources.free_slots import FreeSlots
 from tests.resources import slot_tasks
+from ts_forecast.cores import thread_environment
 slots = FreeSlots([Device("cpu-0", is_gpu=False, threads=1)], Path({str(slots.locks)!r}), "it")
 slots.start(slot_tasks.note_and_wait, Path({str(tmp_path / "note")!r}), Path("/nowhere")).wait()
 """
@@ -101,10 +103,50 @@ slots.start(slot_tasks.note_and_wait, Path({str(tmp_path / "note")!r}), Path("/n
     assert is_free(slots, DEVICES[0])
 
 
+def test_start__another_step_has_more_to_do__lends_none(slots: FreeSlots, tmp_path: Path) -> None:
+    wishes = slots.locks / "wishes"
+    wishes.mkdir()
+    (wishes / "1").write_text("60.0")
+
+    assert slots.start(slot_tasks.note_and_wait, tmp_path, tmp_path, left=59.0) is None
+
+
 def test_start__steps_wait_for_slots__lends_none(slots: FreeSlots, tmp_path: Path) -> None:
     slots.are_wanted = lambda: True
 
     assert slots.start(slot_tasks.note_and_wait, tmp_path, tmp_path) is None
+
+
+def test_split__lends_the_threads_of_the_own_slot_and_keeps_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in thread_environment(1):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    own = Device("cpu-0", is_gpu=False, threads=3)
+    lent = FreeSlots([own], tmp_path / "locks", "a step", are_wanted=lambda: True, own=own)
+    with take_device(lent.locks, [own], holder="we"), offer(lent):
+        assert lent.start(slot_tasks.note_and_wait, tmp_path / "0", tmp_path / "go") is None
+
+        lent.split()
+        lent.split()
+
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+        helpers = [
+            lent.start(slot_tasks.note_and_wait, tmp_path / name, tmp_path / "go") for name in "123"
+        ]
+        assert helpers[2] is None, "three threads, of which one is ours"
+        assert appears(tmp_path / "1") and appears(tmp_path / "2")
+        assert (tmp_path / "1").read_text() == "cpu-0.1 threads 1"
+        assert (tmp_path / "2").read_text() == "cpu-0.2 threads 1"
+
+
+def test_split__of_a_gpu__changes_nothing(tmp_path: Path) -> None:
+    own = Device("GPU-1", is_gpu=True, threads=3)
+    lent = FreeSlots([own], tmp_path / "locks", "a step", own=own)
+    with take_device(lent.locks, [own], holder="we"), offer(lent):
+        lent.split()
+        assert lent.start(slot_tasks.note_and_wait, tmp_path / "0", tmp_path / "go") is None
 
 
 def test_start__somebody_was_quicker__the_process_ends_without_a_word(
