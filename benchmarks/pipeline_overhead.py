@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.deployment import backfill, lay_out, served
 from benchmarks.overhead_cases import NAMES, build_case
-from benchmarks.timeline import HEADINGS, Span, busy_share, last_row, shares, spans_of
+from benchmarks.timeline import HEADINGS, Span, last_row, shares, spans_of
 from resources.instance import dagster_environment
 from ts_forecast.cores import thread_environment, usable_cores
 from ts_forecast.db.database import open_database
@@ -164,8 +164,6 @@ def _print(size: str, plain: float, load: float, threads: int, runs: dict[int, _
     table.add_row("seconds", f"{plain:.1f}", *(f"{run.seconds:.1f}" for run in every))
     table.add_row("over the script", "1.00", *(f"{run.seconds / plain:.2f}" for run in every))
     table.add_row("load of the host", f"{load:.1f}", *(f"{run.load:.1f}" for run in every))
-    shown = (f"{busy_share(run.spans, count):.0%}" for count, run in runs.items())
-    table.add_row("slots busy while training", "", *shown)
     table.add_section()
     for heading in HEADINGS:
         table.add_row(heading, "", *(f"{run.shares[heading]:.1f}" for run in every))

@@ -85,12 +85,3 @@ def shares(spans: list[Span], launched: float) -> dict[str, float]:
         covering = [rank[s.heading] for s in spans if s.begin <= begin and stop <= s.end]
         seconds[HEADINGS[min(covering, default=len(HEADINGS) - 1)]] += stop - begin
     return seconds
-
-
-def busy_share(spans: list[Span], slots: int) -> float:
-    """How much of the slots' time, from the first training step to the end of the last, was worked."""
-    work = [s for s in spans if s.step and s.heading in HEADINGS[:2]]
-    trains = [s for s in work if s.heading == HEADINGS[0]]
-    begin, end = min(s.begin for s in trains), max(s.end for s in trains)
-    inside = sum(max(0.0, min(s.end, end) - max(s.begin, begin)) for s in work)
-    return inside / (slots * (end - begin))

@@ -82,7 +82,7 @@ class Pipeline(Strict):
         "fp16); on CPU it is full.",
     )
     resources: Resources = Resources()
-    quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one training run.")
+    quarters_per_run: int = Field(4, ge=1, le=100, description="Quarters of one run of a backfill.")
     live: bool = Field(
         False,
         description="Whether its sensor runs unless stopped; else it can be started in the UI.",

@@ -214,8 +214,7 @@ class _Helpers:
                 self._pass_on()
             for helper in self._running:
                 helper.interrupt()
-            for helper in self._running:
-                helper.stop()
+            self.slots.close()
 
     def are_due(self) -> bool:
         """Whether the step has worked long enough for help to be worth its start."""

@@ -48,6 +48,9 @@ class FreeSlots(Protocol):
         For the thread that works, between two pieces of work.
         """
 
+    def close(self) -> None:
+        """End all that was started, and kill what outstays a short grace."""
+
     def start(
         self, function: Callable[..., None], *arguments: object, left: float = ...
     ) -> Helper | None:

@@ -78,9 +78,10 @@ def train_with_torch(context: dg.OpExecutionContext, config: StepConfig) -> None
     note(config.notes, step=context.op.name, what="torch", threads=torch.get_num_threads())
 
 
-def note_slot(turn: Turn, path: str) -> None:
-    """What a process on a lent slot sees."""
+def note_slot(turn: Turn, path: str, seconds: float) -> None:
+    """What a process on a lent slot sees; it stays a while."""
     note(path, what="beside", slot=turn.name, device=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    time.sleep(seconds)
 
 
 @dg.op(pool=GPU_POOL)
@@ -88,9 +89,9 @@ def train_beside(context: dg.OpExecutionContext, config: StepConfig) -> None:
     """Use a free slot beside its own, and none that is not free."""
     slots = offered()
     assert slots is not None
-    helper = slots.start(note_slot, config.notes)
+    helper = slots.start(note_slot, config.notes, config.seconds)
     assert helper is not None
-    assert slots.start(note_slot, config.notes) is None
+    assert slots.start(note_slot, config.notes, config.seconds) is None
     note(config.notes, what="own", device=os.environ.get("CUDA_VISIBLE_DEVICES"))
     assert helper.wait() == 0
 

@@ -221,6 +221,23 @@ def test_training_step__killed__frees_its_device_and_slot_within_5_s(
     assert f"killed by {signal_number.name}" in reason
 
 
+def test_training_step__killed__takes_the_processes_beside_it_along(
+    deployment: Deployment, notes: Path, start_run: Callable[..., Any]
+) -> None:
+    run = start_run("training_beside", config_for(notes, "train_beside", seconds=60))
+    wait_for(lambda: len(read_notes(notes)) == 2, seconds=60)
+    pids = {note["what"]: note["pid"] for note in read_notes(notes)}
+
+    killed = time.monotonic()
+    os.kill(pids["own"], signal.SIGKILL)
+
+    wait_for(lambda: not claimed_slots(deployment), seconds=5)
+    wait_for(lambda: not is_running(pids["beside"]), seconds=5)
+    assert_devices_are_free(deployment)
+    assert time.monotonic() - killed < 5
+    run.wait(timeout=20)
+
+
 def test_sigkill_of_the_fork_server__frees_device_and_slot_within_5_s(
     deployment: Deployment, notes: Path, start_run: Callable[..., Any]
 ) -> None:
