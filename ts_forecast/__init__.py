@@ -10,6 +10,7 @@ Where do I go to …?
 - read, validate and store data: ``datasets``
 - find out what arrived and what it calls for: ``arrivals``
 - train: ``training``; forecast and publish: ``predictions``; score: ``evaluation``
+- share the quarters of a step out over processes: ``side_by_side``, ``quarter_desk``, on ``slots``
 - judge a quarter: ``checks``, ``check_limits``; put it on one page: ``reports``
 - choose a champion: ``evaluation.champion``, ``champion_rule``; its stages: ``registry.stages``
 - search a model's parameters: ``search``; say what is searched: ``search_space``

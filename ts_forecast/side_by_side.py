@@ -1,17 +1,14 @@
 """The quarters of one step side by side: processes on free slots take those that it has not come to.
 
 A step does its quarters one after another, the oldest first. Where it has several, and has worked for a
-while, processes beside it (``slots``) begin with the last one. Who does which is agreed on by locks in a
-folder of the step's own, so that a quarter whose process died is free again, and the step does it
-itself. Nothing here knows what is done.
+while, processes beside it (``slots``) begin with the last one. Who does which is agreed on at a
+``quarter_desk``; a quarter whose process died is free again, and the step does it itself. Nothing here knows
+what is done.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import pickle
 import tempfile
 import threading
 import time
@@ -21,12 +18,13 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Engine
 
 from ts_forecast.db.engine import create_engine
 from ts_forecast.logs.context import bound
+from ts_forecast.quarter_desk import Desk
 from ts_forecast.quarters import Quarter
 from ts_forecast.settings import Settings
 from ts_forecast.slots import FreeSlots, Helper, Turn
@@ -99,81 +97,6 @@ def side_by_side(
             watch.join()
 
 
-@dataclass(frozen=True)
-class Desk(Generic[T]):
-    """Who does which quarter, and what has become of those that are done.
-
-    Attributes:
-        folder: holds the files of these quarters alone.
-    """
-
-    folder: Path
-    quarters: tuple[Quarter, ...]
-
-    @contextmanager
-    def claimed(self, quarter: Quarter) -> Iterator[bool]:
-        """Hold a quarter; False while another process does. It is free when its holder ends."""
-        path = self._path(quarter, "lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(descriptor)
-
-    def is_open(self, quarter: Quarter) -> bool:
-        """Whether a process beside the step may do it: nobody does, has done or has failed to."""
-        if any(self._path(quarter, kind).exists() for kind in ("done", "failed")):
-            return False
-        with self.claimed(quarter) as is_free:
-            return is_free
-
-    def count_open(self) -> int:
-        """How many quarters ``is_open`` is true of."""
-        return sum(self.is_open(quarter) for quarter in self.quarters)
-
-    def store(self, quarter: Quarter, outcome: T) -> None:
-        """Keep what became of it; it is there whole or not at all."""
-        self._write(quarter, "done", outcome)
-
-    def stored(self, quarter: Quarter) -> tuple[T] | None:
-        """What became of it; None if nothing has yet."""
-        return self._read(quarter, "done")
-
-    def fail(self, quarter: Quarter) -> None:
-        """Leave it to the step."""
-        self._path(quarter, "failed").touch()
-
-    def note(self, quarter: Quarter, progress: object) -> None:
-        """Say how far it is; what was said before is forgotten."""
-        self._write(quarter, "progress", progress)
-
-    def take_note(self, quarter: Quarter) -> tuple[Any] | None:
-        """What was said since the last time; None if nothing was."""
-        found = self._read(quarter, "progress")
-        self._path(quarter, "progress").unlink(missing_ok=True)
-        return found
-
-    def _path(self, quarter: Quarter, kind: str) -> Path:
-        return self.folder / f"{quarter.key}.{kind}"
-
-    def _write(self, quarter: Quarter, kind: str, value: object) -> None:
-        draft = self._path(quarter, f"{kind}.{os.getpid()}")
-        draft.write_bytes(pickle.dumps(value, protocol=5))
-        draft.rename(self._path(quarter, kind))
-
-    def _read(self, quarter: Quarter, kind: str) -> tuple[Any] | None:
-        try:
-            body = self._path(quarter, kind).read_bytes()
-        except FileNotFoundError:
-            return None
-        return (pickle.loads(body),)  # noqa: S301 — from a process of ours, in a folder of our own
-
-
 @dataclass
 class _Helpers:
     """The processes beside one step; watched over in a thread, as the step is at work itself.
@@ -192,29 +115,31 @@ class _Helpers:
     _begun: float = field(default_factory=time.monotonic)
 
     def watch(self) -> None:
-        """Start a process on each free slot as long as there is something left to do for it."""
+        """Have help come and go until the step is over; then end what is left of it."""
         try:
-            while not self.is_over.wait(_LOOK_SECONDS):
+            self._ask_for_help()
+            while self._running and not self.is_over.wait(_LOOK_SECONDS):
                 self._pass_on()
-                if not self._all_ended_well():
-                    # Its quarter is the step's now. More of them might end alike.
-                    break
-                if not self.are_due():
-                    continue
-                if count := self.desk.count_open():
-                    each = fmean(self.seconds) if self.seconds else time.monotonic() - self._begun
-                    left = count * each / (1 + len(self._running))
-                    helper = self.slots.start(help_quarters, *self.arguments, left=left)
-                    self._running += [] if helper is None else [helper]
         except Exception:
             # The step can do without.
             _log.warning("Nobody helps with the quarters of this step any more.", exc_info=True)
         finally:
-            while self._running and not self.is_over.wait(_LOOK_SECONDS):
-                self._pass_on()
             for helper in self._running:
                 helper.interrupt()
             self.slots.close()
+
+    def _ask_for_help(self) -> None:
+        """Start a process on each free slot as long as there is something left to do for it."""
+        while not self.is_over.wait(_LOOK_SECONDS):
+            self._pass_on()
+            if not self._all_ended_well():
+                # Its quarter is the step's now. More of them might end alike.
+                return
+            if self.are_due() and (count := self.desk.count_open()):
+                each = fmean(self.seconds) if self.seconds else time.monotonic() - self._begun
+                left = count * each / (1 + len(self._running))
+                helper = self.slots.start(help_quarters, *self.arguments, left=left)
+                self._running += [] if helper is None else [helper]
 
     def are_due(self) -> bool:
         """Whether the step has worked long enough for help to be worth its start."""
