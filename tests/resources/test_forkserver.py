@@ -47,7 +47,7 @@ def test_interrupt__reaches_a_child_however_young(server: ForkServer, tmp_path: 
     server.submit("child", Task(fork_tasks.write_pid_and_stay, (str(tmp_path / "pid"),)))
     server.interrupt("child")
 
-    assert wait_for(lambda: server.ended("child")).code == 1
+    assert wait_for(lambda: server.ended("child")).code == 130
 
 
 def test_close__kills_children_that_outstay_the_grace(server: ForkServer, tmp_path: Path) -> None:

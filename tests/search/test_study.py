@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,9 +111,11 @@ def test_choose_parameters__killed_again_and_again__gives_the_combination_up(
 
 
 @pytest.fixture
-def slots(tmp_path: Path) -> FreeSlots:
+def slots(tmp_path: Path) -> Iterator[FreeSlots]:
     devices = [Device(f"cpu-{slot}", is_gpu=False, threads=1) for slot in range(3)]
-    return FreeSlots(devices, tmp_path / "locks", "tests")
+    lent = FreeSlots(devices, tmp_path / "locks", "tests")
+    yield lent
+    lent.close()
 
 
 def test_choose_parameters__free_slots__trials_run_beside_and_are_as_many_as_asked(
