@@ -27,6 +27,7 @@ from rich.table import Table
 from benchmarks.deployment import backfill, lay_out, served
 from benchmarks.overhead_cases import NAMES, build_case
 from benchmarks.timeline import HEADINGS, Span, last_row, shares, spans_of
+from resources.gpu_executor import zygote_of
 from resources.instance import dagster_environment
 from ts_forecast.cores import thread_environment, usable_cores
 from ts_forecast.db.database import open_database
@@ -34,6 +35,7 @@ from ts_forecast.db.embedded import stop_embedded
 from ts_forecast.quarters import Quarter
 from ts_forecast.settings import Settings
 
+_SETTLE_SECONDS = 60
 _ROOT = Path(__file__).resolve().parents[1]
 console = Console()
 
@@ -135,12 +137,21 @@ def _ours(
     shutil.copy(source, settings.data_dir / "raw" / source.name)
     try:
         with served(settings, place) as webserver:
+            _settle(settings)
             launched, _ = backfill(webserver, name, quarters, seconds=minutes * 60)
             load = os.getloadavg()[0]
         spans = _spans(settings)
     finally:
         stop_embedded(settings)
     return _Backfill(last_row(spans) - launched, shares(spans, launched), spans, launched, load)
+
+
+def _settle(settings: Settings) -> None:
+    """Wait for the zygote, which comes up after the rest: deployments run for days."""
+    zygote = zygote_of(settings)
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while not zygote.seems_there() and time.monotonic() < deadline:
+        time.sleep(1)
 
 
 def _spans(settings: Settings) -> list[Span]:

@@ -123,6 +123,12 @@ class FreeSlots:
         )
         confine(replace(own, threads=1), load_settings())
 
+    def rejoin(self) -> None:
+        """Have all threads of the own slot again; what was started on them must have ended."""
+        if self.own is not None and self._parts:
+            self._parts = ()
+            confine(self.own, load_settings())
+
     def start(
         self, function: Callable[..., None], *arguments: object, left: float = math.inf
     ) -> SlotProcess | None:

@@ -135,11 +135,16 @@ class _Helpers:
             if not self._all_ended_well():
                 # Its quarter is the step's now. More of them might end alike.
                 return
-            if self.are_due() and (count := self.desk.count_open()):
-                each = fmean(self.seconds) if self.seconds else time.monotonic() - self._begun
+            if not self.are_due():
+                continue
+            each = fmean(self.seconds) if self.seconds else time.monotonic() - self._begun
+            count = self.desk.count_open()
+            for _ in range(count):
                 left = count * each / (1 + len(self._running))
                 helper = self.slots.start(help_quarters, *self.arguments, left=left)
-                self._running += [] if helper is None else [helper]
+                if helper is None:
+                    break
+                self._running.append(helper)
 
     def are_due(self) -> bool:
         """Whether the step has worked long enough for help to be worth its start."""

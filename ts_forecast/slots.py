@@ -48,6 +48,9 @@ class FreeSlots(Protocol):
         For the thread that works, between two pieces of work.
         """
 
+    def rejoin(self) -> None:
+        """Have all threads of the own slot again; what was started on them must have ended."""
+
     def close(self) -> None:
         """End all that was started, and kill what outstays a short grace."""
 

@@ -28,6 +28,11 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 # An epoch, and so a checkpoint, is one step.
 MLP = {"max_steps": 100, "input_size": 14, "hidden_size": 8, "windows_batch_size": 32}
+ONE_QUARTER = {"dagster/partition": "2023-04-01"}
+THREE_QUARTERS = {
+    "dagster/asset_partition_range_start": "2023-04-01",
+    "dagster/asset_partition_range_end": "2023-10-01",
+}
 CODE = """
 import sys
 sys.path[:] = {path!r}
@@ -36,7 +41,7 @@ result = dg.execute_job(
     dg.build_reconstructable_job("killed_fits_job", "shop_job"),
     instance=dg.DagsterInstance.get(),
     run_config={config!r},
-    tags={{"dagster/partition": "2023-04-01"}},
+    tags={tags!r},
     asset_selection=[dg.AssetKey(["shop", "trained_models", "MLP"])],
 )
 sys.exit(not result.success)
@@ -50,12 +55,14 @@ class Shop:
         self.settings, self.instance, self.engine = settings, instance, engine
         self.runs: list[subprocess.Popen[bytes]] = []
 
-    def start(self, **execution: Any) -> subprocess.Popen[bytes]:
+    def start(
+        self, tags: dict[str, str] = ONE_QUARTER, **execution: Any
+    ) -> subprocess.Popen[bytes]:
         config = {
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             "execution": {"config": execution},
         }
-        code = CODE.format(path=[str(HERE), *sys.path], config=config)
+        code = CODE.format(path=[str(HERE), *sys.path], config=config, tags=tags)
         with (self.settings.home / "output.log").open("ab") as output:
             run = subprocess.Popen(
                 [sys.executable, "-c", code],
@@ -85,6 +92,15 @@ class Shop:
 
         return wait_for(look, 120)
 
+    def holders(self) -> dict[str, int]:
+        """Processes that have a device: the step's, and those beside it."""
+        found = {}
+        for lock in (self.settings.home / "locks").glob("*.lock"):
+            pid, _, holder = lock.read_text().strip().partition(" ")
+            if pid and psutil.pid_exists(int(pid)):
+                found["beside" if holder.endswith("beside its own") else "step"] = int(pid)
+        return found
+
     def statuses(self) -> list[str]:
         with self.engine.connect() as connection:
             return list(
@@ -95,7 +111,7 @@ class Shop:
 
     def resumed_at(self) -> int:
         with self.engine.connect() as connection:
-            query = "SELECT (metadata -> 'fit' ->> 'resumed_at')::int FROM models"
+            query = "SELECT max((metadata -> 'fit' ->> 'resumed_at')::int) FROM models"
             return int(connection.scalar(text(query)) or 0)
 
     def is_free(self) -> bool:
@@ -213,3 +229,27 @@ def test_last_attempt_killed__no_row_stays_running(shop: Shop) -> None:
     wait_for(shop.is_free, 5)
     assert run.wait(timeout=30) == 1
     assert shop.statuses() == ["killed"]
+
+
+@pytest.mark.long
+def test_step_killed__with_a_process_beside_it__no_row_stays_running(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TS_FORECAST_DEVICES", "fake-a,fake-b")
+    monkeypatch.setenv("PATIENCE_OF_STEPS", "0")
+    ensure_pool_limits(shop.instance, load_settings())
+    run = shop.start(THREE_QUARTERS, retries={"disabled": {}})
+    wait_for(lambda: len(shop.holders()) == 2 and shop.statuses() == ["running"] * 2, 120)
+    pids = shop.holders()
+
+    psutil.Process(pids["step"]).kill()
+
+    wait_for(lambda: not psutil.pid_exists(pids["beside"]), 5)
+    wait_for(shop.is_free, 5)
+    assert run.wait(timeout=30) == 1
+    assert shop.statuses() == ["killed", "killed"]
+
+    assert shop.start(THREE_QUARTERS).wait(timeout=150) == 0
+    assert sorted(shop.statuses()) == ["completed"] * 3 + ["killed"] * 2
+    assert shop.resumed_at() > 0
+    assert shop.checkpoint is None

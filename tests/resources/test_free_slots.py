@@ -139,6 +139,13 @@ def test_split__lends_the_threads_of_the_own_slot_and_keeps_one(
         assert appears(tmp_path / "1") and appears(tmp_path / "2")
         assert (tmp_path / "1").read_text() == "cpu-0.1 threads 1"
         assert (tmp_path / "2").read_text() == "cpu-0.2 threads 1"
+        (tmp_path / "go").touch()
+        assert [helper.wait() for helper in helpers[:2] if helper is not None] == [0, 0]
+
+        lent.rejoin()
+
+        assert os.environ["OMP_NUM_THREADS"] == "3"
+        assert lent.start(slot_tasks.note_and_wait, tmp_path / "4", tmp_path / "go") is None
 
 
 def test_split__of_a_gpu__changes_nothing(tmp_path: Path) -> None:

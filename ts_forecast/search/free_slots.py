@@ -31,6 +31,11 @@ class Crew:
     study: Study
     _helpers: list[Helper] = field(default_factory=list)
 
+    def share(self) -> None:
+        """Lend the threads of the search's own slot too, if there are trials for them."""
+        if self.slots is not None and self.study.left() > 1:
+            self.slots.split()
+
     def grow(self) -> None:
         """Start a helper on each free slot, as long as there are trials for them beside ours."""
         if self.slots is None or self.settings is None:
@@ -53,12 +58,14 @@ class Crew:
         self._helpers = []
 
     def stop(self) -> None:
-        """End all of them: the search ends early."""
+        """End all of them, if the search ends early; the search's own slot is whole again."""
         for helper in self._helpers:
             helper.interrupt()
         for helper in self._helpers:
             helper.stop()
         self._helpers = []
+        if self.slots is not None:
+            self.slots.rejoin()
 
 
 def help_search(turn: Turn, url: str, settings: Settings, work: Work) -> None:

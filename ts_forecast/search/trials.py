@@ -78,6 +78,7 @@ def choose_parameters(
         _take_up(engine, work, study)
         crew = Crew(slots, settings, engine, work, study)
         try:
+            crew.share()
             while True:
                 crew.grow()
                 if (asked := study.claim()) is not None:
