@@ -147,11 +147,15 @@ def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
     return value
 
 
+def define(settings: Settings, parameters: dict[str, Any]) -> None:
+    changes = {"models": [{"model": "MLP", "parameters": parameters}], "levels": []}
+    (settings.pipelines_dir / "shop.yaml").write_text(yaml.safe_dump(content(**changes)))
+
+
 @pytest.fixture
 def shop(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    changes = {"models": [{"model": "MLP", "parameters": MLP}], "levels": []}
     settings.pipelines_dir.mkdir(parents=True)
-    (settings.pipelines_dir / "shop.yaml").write_text(yaml.safe_dump(content(**changes)))
+    define(settings, MLP)
     raw = settings.data_dir / "raw"
     raw.mkdir(parents=True)
     sales().to_csv(raw / "shop.csv", index=False)
@@ -238,6 +242,8 @@ def test_step_killed__with_a_process_beside_it__no_row_stays_running(
     monkeypatch.setenv("TS_FORECAST_DEVICES", "fake-a,fake-b")
     monkeypatch.setenv("PATIENCE_OF_STEPS", "0")
     ensure_pool_limits(shop.instance, load_settings())
+    # A quarter takes longer than the other process's imports.
+    define(shop.settings, {**MLP, "max_steps": 4000})
     run = shop.start(THREE_QUARTERS, retries={"disabled": {}})
     wait_for(lambda: len(shop.holders()) == 2 and shop.statuses() == ["running"] * 2, 120)
     pids = shop.holders()
