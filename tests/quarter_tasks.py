@@ -30,7 +30,8 @@ def work(
     """Note who does the quarter; the step waits with its first one until it has seen others begun.
 
     Args:
-        conduct: of other processes than the step's: ``well``, ``fails``, ``dies``, ``stays``.
+        conduct: of other processes than the step's: ``well``, ``fails``, ``dies``, ``stays``; or the
+            step does its quarters ``slowly``, so that there is time for help.
     """
     with engine.connect() as connection:
         name = connection.scalar(text("SELECT current_setting('application_name')"))
@@ -41,6 +42,8 @@ def work(
         wait_until(lambda: len({pid for _, pid in done(notes)}) > 1)
         if conduct == "stays":
             raise TrainingError("The step's own quarter is at fault.")
+        if conduct == "slowly":
+            time.sleep(1)
     elif conduct == "fails":
         raise TrainingError("Only beside.")
     elif conduct == "dies":

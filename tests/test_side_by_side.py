@@ -112,7 +112,7 @@ def test_side_by_side__steps_wait_for_slots__asks_for_no_help(
     # As if one had begun: the step need not wait for it.
     notes.write_text("2023-Q1 1\n")
 
-    assert run(engine, settings, slots, notes)[0] == expected(settings)
+    assert run(engine, settings, slots, notes, "slowly")[0] == expected(settings)
 
     assert {pid for _, pid in done(notes)[1:]} == {os.getpid()}
 
