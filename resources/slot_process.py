@@ -20,9 +20,6 @@ from ts_forecast.logs.context import bound
 from ts_forecast.logs.setup import install
 from ts_forecast.settings import load_settings
 
-# What a shell says of a program that SIGINT ended.
-_INTERRUPTED = 130
-
 
 @dataclass(frozen=True)
 class Order:
@@ -69,11 +66,7 @@ class HeldSlot:
 
 
 def run_on_slot(order: Order) -> None:
-    """Do what the order says, under the slot's lock; nothing where somebody else has it by now.
-
-    Raises:
-        SystemExit: it was interrupted.
-    """
+    """Do what the order says, under the slot's lock; nothing where somebody else has it by now."""
     descriptor = take_lock(lock_path(order.locks, order.device))
     if descriptor is None:
         return
@@ -81,8 +74,5 @@ def run_on_slot(order: Order) -> None:
     settings = load_settings()
     install(settings)
     confine(order.device, settings)
-    try:
-        with bound(**order.about):
-            order.function(HeldSlot(order.device.identifier, descriptor), *order.arguments)
-    except KeyboardInterrupt:
-        raise SystemExit(_INTERRUPTED) from None
+    with bound(**order.about):
+        order.function(HeldSlot(order.device.identifier, descriptor), *order.arguments)
