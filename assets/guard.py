@@ -7,6 +7,7 @@ processes a server consists of is ``serve``.
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import psutil
@@ -14,6 +15,7 @@ import psutil
 # In the environment of every process that a server started, whoever its parent is by now.
 MARK = "SERVED_FOR"
 _GRACE_SECONDS = 20.0
+_LOOK_SECONDS = 0.5
 # Of those who start others while they are being ended.
 _ROUNDS = 3
 
@@ -36,24 +38,31 @@ def start_guard(mark: str) -> "subprocess.Popen[bytes]":
 def end_marked(mark: str) -> None:
     """End everything that bears the mark, orphans of killed ones too, and wait for it.
 
-    Only those without a marked parent are asked to: they end their own children in order. What is
-    left after 20 seconds is killed.
+    Only those without a marked parent are asked to, as they end their own children in order; those that
+    a zygote bore have none when it has ended. What is left after 20 seconds is killed.
     """
-    for _ in range(_ROUNDS):
-        marked = {
-            process.pid: process for process in psutil.process_iter() if _bears(process, mark)
-        }
+    asked: set[psutil.Process] = set()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while time.monotonic() < deadline:
+        marked = _marked(mark)
         if not marked:
             return
         for process in marked.values():
             with suppress(psutil.NoSuchProcess):
-                if process.ppid() not in marked:
+                if process.ppid() not in marked and process not in asked:
+                    asked.add(process)
                     process.terminate()
-        _, alive = psutil.wait_procs(marked.values(), timeout=_GRACE_SECONDS)
+        psutil.wait_procs(marked.values(), timeout=_LOOK_SECONDS)
+    for _ in range(_ROUNDS):
+        alive = _marked(mark).values()
         for process in alive:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(alive, timeout=5)
+
+
+def _marked(mark: str) -> "dict[int, psutil.Process]":
+    return {process.pid: process for process in psutil.process_iter() if _bears(process, mark)}
 
 
 def _bears(process: psutil.Process, mark: str) -> bool:

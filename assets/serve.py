@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.text import Text
 
 from assets.guard import MARK, end_marked, start_guard
-from resources.gpu_executor import ZYGOTE_LIBRARIES, process_environment, zygote_of
 from resources.gpu_pool import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
+from resources.preloads import ZYGOTE_LIBRARIES, process_environment, zygote_of
 from ts_forecast.commands.serving import announce, require_port
 from ts_forecast.db.database import open_database
 from ts_forecast.db.migrate import upgrade

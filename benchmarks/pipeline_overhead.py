@@ -27,8 +27,8 @@ from rich.table import Table
 from benchmarks.deployment import backfill, lay_out, served
 from benchmarks.overhead_cases import NAMES, build_case
 from benchmarks.timeline import HEADINGS, Span, last_row, shares, spans_of
-from resources.gpu_executor import zygote_of
 from resources.instance import dagster_environment
+from resources.preloads import zygote_of
 from ts_forecast.cores import thread_environment, usable_cores
 from ts_forecast.db.database import open_database
 from ts_forecast.db.embedded import stop_embedded

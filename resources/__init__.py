@@ -6,8 +6,9 @@ Where do I go to …?
 - run steps on a Ray cluster: ``ray_executor``, on ``ray_cluster``
 - see how a step ended: ``step_events``; what becomes of rows that killed steps left: ``lost_runs``
 - see what happens inside a step's process before Dagster takes over: ``step_process``
-- see whether the process of a run lives: ``run_launcher``
-- have a process with the libraries imported before a run asks for one: ``zygote``, ``zygote_process``
+- launch a run, end it, see whether its process lives: ``run_launcher``; that process: ``run_process``
+- have a process with the libraries imported before a run asks for one: ``zygote``, ``zygote_process``;
+  which libraries, in what environment: ``preloads``
 - count GPUs and CPU slots, give one to a step: ``devices``, ``device_locks``; confine a process to it:
   ``confinement``; bound how many steps have one at once: ``gpu_pool``
 - lend slots that nobody uses to a step: ``free_slots``; what runs on them: ``slot_process``;

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
-from resources.zygote import Born, Zygote
+from resources.zygote import Born, Zygote, inherited_path
 
 # A module of the server's side; named, not imported, since only the server runs it.
 _SERVER = "resources.forkserver_process"
@@ -120,14 +120,13 @@ class ForkServer:
         )
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes] | Born:
-        # The first entry twice: Dagster takes it for the script's folder and removes it once.
-        path = [*sys.path[:1], *sys.path]
         wanted = {**os.environ, **self.environment}
         environment = {name: value for name, value in wanted.items() if value is not None}
         if self.zygote is not None:
-            born = self.zygote.fork_server(descriptor, environment, path)
+            born = self.zygote.bear(_SERVER, descriptor, environment)
             if born is not None:
                 return born
+        path = inherited_path()
         code = f"import sys; sys.path[:] = {path!r}; from {_SERVER} import main; main({descriptor})"
         return subprocess.Popen(
             [sys.executable, "-c", code],

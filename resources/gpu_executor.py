@@ -36,44 +36,21 @@ from resources.devices import find_devices
 from resources.forkserver import ForkServer, Task
 from resources.gpu_pool import GPU_POOL, ensure_pool_limits, free_pool_slots, pool_limit
 from resources.lost_runs import end_lost_runs
+from resources.preloads import (
+    LIBRARIES,
+    PRELOAD_LATER,
+    TRAINING_PRELOAD,
+    process_environment,
+    zygote_of,
+)
 from resources.run_launcher import hold_run
 from resources.step_events import outcomes_of, step_key_of
 from resources.step_process import Placement, load_job, report_lost_run, run_step
-from resources.zygote import Zygote
-from ts_forecast.cores import thread_environment
 from ts_forecast.errors import SettingsError
 from ts_forecast.settings import Settings, load_settings
 
-# What every step needs, and what training and predicting need besides.
+# What every step's process has of ours.
 _OWN = ("resources.step_process", "resources.event_log")
-_LIBRARIES = (
-    "dagster._cli.api",
-    "dagster_postgres",
-    "sqlalchemy.dialects.postgresql.psycopg",
-    "alembic",
-    "pandas",
-    "pyarrow.parquet",
-)
-# What scores, judges and draws: needed by the steps at a plan's end. In parts, as a step that is asked
-# for meanwhile waits for the one at hand.
-_PRELOAD_LATER = (
-    "scipy.special",
-    "scipy.sparse",
-    "scipy.spatial",
-    "scipy.optimize",
-    "scipy.stats.distributions",
-    "scipy.stats",
-    "matplotlib",
-    "matplotlib.colors",
-    "matplotlib.figure",
-    "matplotlib.dates",
-    "jinja2",
-)
-_TRAINING_PRELOAD = ("neuralforecast", "statsforecast", "matplotlib.figure")
-# What a zygote has besides: definitions and settings are made with them.
-_DEFINING = ("pydantic_settings", "typer", "rich.progress", "upath", "concurrent_log_handler")
-ZYGOTE_LIBRARIES = (*_LIBRARIES, *_DEFINING, *_TRAINING_PRELOAD, *_PRELOAD_LATER)
-
 _TAIL_SECONDS = 0.1
 _HEALTH_SECONDS = 1
 # Steps that need no device run beside those that fill all devices.
@@ -91,7 +68,7 @@ _STEPS_BESIDE_DEVICES = 2
         ),
         "preload": dg.Field(
             [str],
-            default_value=list(_TRAINING_PRELOAD),
+            default_value=list(TRAINING_PRELOAD),
             description="Modules that the process behind training steps imports once.",
         ),
         "termination_grace_seconds": dg.Field(
@@ -188,8 +165,8 @@ class ForkedStepHandler(StepHandler):
         """Start the servers; does not wait for them."""
         warm_up = Task(load_job, (serialize_value(plan_context.reconstructable_job),))
         self._plain = ForkServer(
-            preload=(*_LIBRARIES, *_OWN),
-            preload_later=_PRELOAD_LATER,
+            preload=(*LIBRARIES, *_OWN),
+            preload_later=PRELOAD_LATER,
             environment=process_environment(threads=1),
             warm_up=warm_up,
             last_will=Task(report_lost_run, (plan_context.instance.get_ref(), plan_context.run_id)),
@@ -197,8 +174,8 @@ class ForkedStepHandler(StepHandler):
             zygote=self.placement.zygote,
         )
         self._training = ForkServer(
-            preload=(*_LIBRARIES, *_OWN, *self.placement.preload),
-            preload_later=_PRELOAD_LATER,
+            preload=(*LIBRARIES, *_OWN, *self.placement.preload),
+            preload_later=PRELOAD_LATER,
             environment=process_environment(self.placement.devices[0].threads),
             warm_up=warm_up,
             grace_seconds=self.grace_seconds,
@@ -253,29 +230,6 @@ class ForkedStepHandler(StepHandler):
         self.has_lost_steps = True
         if launch := self._launches.get(step_key):
             launch.server.interrupt(step_key)
-
-
-def zygote_of(settings: Settings) -> Zygote:
-    """Where this deployment's fork servers are born.
-
-    Raises:
-        DeviceError: the devices cannot be counted.
-    """
-    return Zygote(settings.home / "zygotes", find_devices(settings)[0].threads)
-
-
-def process_environment(threads: int) -> dict[str, str]:
-    """What must stand in a process's environment before it imports anything for a step."""
-    return {
-        **thread_environment(threads),
-        # No threads in a process that forks: these two libraries start theirs when imported.
-        "OPENBLAS_NUM_THREADS": "1",
-        "JE_ARROW_MALLOC_CONF": "background_thread:false",
-        # neuralforecast's results depend on the order of a set of strings.
-        "PYTHONHASHSEED": "0",
-        # Lets libraries count GPUs without starting CUDA, which would not survive the fork.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    }
 
 
 def _has_reported(context: StepHandlerContext, step_key: str, since: float) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resources.gpu_executor import process_environment
+from resources.preloads import process_environment
 from ts_forecast.cores import usable_cores
 from ts_forecast.errors import SettingsError
 from ts_forecast.settings import Settings, variable_names

@@ -1,12 +1,13 @@
-"""A process that has all libraries imported and becomes the fork server of whoever asks.
+"""A process that has all libraries imported and becomes the run worker or fork server of whoever asks.
 
 Importing Dagster and the training libraries takes seconds of a core, each run anew. A deployment
-keeps one process that has paid for them (``zygote_process``); a run's fork server is forked from it, as
-an application is from Android's zygote, and then imports this project's own modules only.
+keeps one process that has paid for them (``zygote_process``); a run's worker and its fork servers are
+forked from it, as an application is from Android's zygote, and then import this project's own modules
+only.
 
 This is the asking side: when one fits, how it is asked, and a handle on the process that comes of it.
-Nobody depends on it: where none answers, a fork server is started as a program and imports all itself.
-Linux only, as it rests on pidfds.
+Nobody depends on it: where none answers, a program is started and imports all itself. Linux only, as it
+rests on pidfds.
 """
 
 from __future__ import annotations
@@ -125,17 +126,20 @@ class Zygote:
         """Whether there is one that fits; a dead one may have left its socket."""
         return (self.folder / socket_name(self.threads)).exists()
 
-    def fork_server(
-        self, descriptor: int, environment: Mapping[str, str], path: Sequence[str]
-    ) -> Born | None:
-        """A server for the other end of a socket; None if no zygote is there that fits.
+    def bear(self, module: str, descriptor: int, environment: Mapping[str, str]) -> Born | None:
+        """A process for the other end of a socket; None if no zygote is there that fits.
 
         Args:
+            module: what it is: a module of this project whose ``main`` takes the socket's descriptor.
             descriptor: of the socket; the caller closes its copy.
-            environment: the server's, whole.
-            path: its ``sys.path``.
+            environment: the process's, whole.
         """
-        order = {"environment": dict(environment), "path": list(path), "folder": os.getcwd()}
+        order = {
+            "module": module,
+            "environment": dict(environment),
+            "path": inherited_path(),
+            "folder": os.getcwd(),
+        }
         body = json.dumps(order).encode()
         try:
             with (
@@ -151,12 +155,20 @@ class Zygote:
                 answer, pidfds, _, _ = socket.recv_fds(asked, HEADER.size, 1)
                 if len(answer) < HEADER.size or not pidfds:
                     return None
-                # It waits for this word: one that we had given up on must not serve.
+                # It waits for this word: one that we had given up on must do nothing.
                 asked.sendall(GO)
         except OSError:
             # None is there, or it has just ended, or this system has no such sockets.
             return None
         return Born(HEADER.unpack(answer)[0], pidfds[0])
+
+
+def inherited_path() -> list[str]:
+    """The ``sys.path`` of a process that is to import what this one imports.
+
+    The first entry twice: Dagster takes it for the script's folder and removes it once.
+    """
+    return [*sys.path[:1], *sys.path]
 
 
 def is_of_this_user(connection: socket.socket) -> bool:

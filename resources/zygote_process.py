@@ -1,12 +1,14 @@
 """The zygote's own process: ``python -m resources.zygote_process FOLDER THREADS MODULE…``.
 
 Imports libraries and none of this project's modules, so that an edit of those needs no new zygote; then
-forks a fork server for each that asks on its socket. When a package was installed or removed it starts
-itself again. Single-threaded, like every process that forks. The asking side is ``zygote``.
+forks a fork server or a run's worker for each that asks on its socket. When a package was installed or
+removed it starts itself again. Single-threaded, like every process that forks. The asking side is
+``zygote``.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -14,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Iterator, Mapping
@@ -117,7 +120,7 @@ class _Early:
 
 
 def _answer(asking: socket.socket, listener: socket.socket, early: _Early) -> None:
-    """Fork a server, unless a stranger asks or another environment is asked for: then hang up."""
+    """Fork a process, unless a stranger asks or another environment is asked for: then hang up."""
     asking.settimeout(ANSWER_SECONDS)
     if not is_of_this_user(asking):
         return
@@ -152,7 +155,8 @@ def _answer(asking: socket.socket, listener: socket.socket, early: _Early) -> No
 
 
 def _become(asking: socket.socket, order: dict[str, Any], descriptors: list[int]) -> Never:
-    """Be the program that ``forkserver`` would have started, if that still waits for it."""
+    """Be the program that would have been started without a zygote, if who asks still waits for it."""
+    code = 1
     try:
         with asking:
             if asking.recv(1) != GO:
@@ -176,11 +180,19 @@ def _become(asking: socket.socket, order: dict[str, Any], descriptors: list[int]
         for name in [name for name in sys.modules if name.partition(".")[0] in _OWN]:
             del sys.modules[name]
         importlib.invalidate_caches()
-        importlib.import_module("resources.forkserver_process").main(served)
+        importlib.import_module(order["module"]).main(served)
+        code = 0
     except BaseException:  # noqa: BLE001 — nothing above could handle it
         traceback.print_exc()
-        sys.stderr.flush()
-    os._exit(1)
+    finally:
+        # Not sys.exit: the frames above belong to the zygote.
+        with suppress(BaseException):
+            # As multiprocessing's children end.
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 import requests
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from tests.end_to_end.problems import content, sales
 from tests.end_to_end.serving import REPOSITORY, Deployment, serving
@@ -211,7 +212,9 @@ def test_backfill_command__failed_quarter__stops_no_other_and_is_retried_alone(
     assert made() == ["2023-07-01", "2023-10-01"]
 
 
-def test_backfill__servers_of_its_steps__are_born_of_the_zygote(trained: Deployment) -> None:
+def test_backfill__its_workers_and_their_servers__are_born_of_the_zygote(
+    trained: Deployment,
+) -> None:
     query = """
     query Launches { runsOrError { ... on Runs { results { eventConnection { events {
       ... on StepWorkerStartingEvent { stepKey metadataEntries { ... on TextMetadataEntry { text } } }
@@ -223,6 +226,9 @@ def test_backfill__servers_of_its_steps__are_born_of_the_zygote(trained: Deploym
     origins = {event["metadataEntries"][0]["text"] for event in events if event.get("stepKey")}
     assert origins
     assert all(origin.startswith("born of the zygote") for origin in origins), origins
+    # A code server that has started a run's worker is noted at the run.
+    tags = "SELECT value FROM dagster.run_tags WHERE key = :key"
+    assert trained.rows(tags, key=GRPC_INFO_TAG) == []
 
 
 def test_backfill__all_assets__has_every_row_of_the_definition(backfilled: Deployment) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from resources.gpu_executor import ZYGOTE_LIBRARIES, process_environment
 from resources.gpu_pool import ensure_pool_limits
 from resources.instance import dagster_environment, prepare_dagster_home
+from resources.preloads import ZYGOTE_LIBRARIES, process_environment
 from resources.zygote import Zygote
 from ts_forecast.cores import threads_of_each
 from ts_forecast.db.database import open_database

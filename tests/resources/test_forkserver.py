@@ -15,7 +15,7 @@ import pytest
 from executor_harness import is_running, wait_for
 
 from resources.forkserver import ForkServer, Task
-from resources.gpu_executor import _TRAINING_PRELOAD, process_environment
+from resources.preloads import TRAINING_PRELOAD, process_environment
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_server__imports_the_later_modules_while_a_child_runs(tmp_path: Path) ->
 
 def test_server__with_the_training_libraries_can_be_forked(tmp_path: Path) -> None:
     path = tmp_path / "described"
-    server = ForkServer(preload=_TRAINING_PRELOAD, environment=process_environment(threads=2))
+    server = ForkServer(preload=TRAINING_PRELOAD, environment=process_environment(threads=2))
     try:
         server.submit("child", Task(fork_tasks.describe_server, (str(path),)))
         assert wait_for(lambda: server.ended("child"), seconds=120).code == 0

@@ -18,7 +18,7 @@ from executor_harness import is_running, wait_for
 
 import resources
 from resources.forkserver import ForkServer, Task
-from resources.gpu_executor import ZYGOTE_LIBRARIES, process_environment
+from resources.preloads import ZYGOTE_LIBRARIES, process_environment
 from resources.zygote import HEADER, Born, Zygote, short_path, socket_name
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="zygotes rest on pidfds")
