@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.metadata import numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
-from assets.step import asset_attributes, for_each_quarter, reason_in_one_line
+from assets.step import QuarterDone, asset_attributes, for_each_quarter, reason_in_one_line
 from resources.postgres import Postgres
 from ts_forecast.checks.record import passed_models
 from ts_forecast.db.retry import in_transaction
@@ -67,13 +67,13 @@ def build_champion(pipeline: Pipeline) -> dg.AssetsDefinition:
         quarters = quarters_of(context)
         where = (postgres.engine, pipeline)
 
-        def choose(quarter: Quarter) -> dict[str, Any]:
+        def choose(quarter: Quarter) -> QuarterDone:
             choice = choose_of_quarter(
                 *where, quarter, passed=passed_models, overrule=config.overrule
             )
             if quarter == quarters[-1]:
                 choose_again()
-            return _metadata(choice) | {"quarter": quarter.label}
+            return QuarterDone(_metadata(choice) | {"quarter": quarter.label})
 
         def choose_again() -> None:
             outdated = in_transaction(

@@ -11,7 +11,14 @@ from assets.checks import check_specs, evaluations
 from assets.metadata import column_schema, numbers, table
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import history_plot
-from assets.step import ARRIVALS, StepConfig, asset_attributes, for_each_quarter, reason_in_one_line
+from assets.step import (
+    ARRIVALS,
+    QuarterDone,
+    StepConfig,
+    asset_attributes,
+    for_each_quarter,
+    reason_in_one_line,
+)
 from resources.postgres import Postgres
 from ts_forecast.arrivals.look import files_set_aside
 from ts_forecast.checks.quarter import (
@@ -21,7 +28,6 @@ from ts_forecast.checks.quarter import (
     check_dataset,
     check_features,
 )
-from ts_forecast.checks.result import CheckResult
 from ts_forecast.checks.source import check_set_aside
 from ts_forecast.datasets.profile import profile_dataset, profile_table
 from ts_forecast.datasets.quarter import DatasetVersion, current_dataset, ingest_quarters
@@ -58,12 +64,13 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     def datasets(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
-        def check(quarter: Quarter) -> list[CheckResult]:
-            return in_transaction(
+        def describe(quarter: Quarter) -> QuarterDone:
+            results = in_transaction(
                 postgres.engine,
                 lambda session: check_dataset(session, pipeline, quarter),
                 read_only=True,
             )
+            return QuarterDone(_dataset_metadata(quarter, versions[quarter]), results)
 
         quarters = quarters_of(context)
         with reason_in_one_line():
@@ -79,9 +86,7 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
             aside = files_set_aside(postgres.engine, postgres.settings, pipeline)
         if "set_aside" not in pipeline.checks.skip:
             yield from evaluations(context.asset_key, None, [check_set_aside(aside)])
-        yield from for_each_quarter(
-            context, quarters, lambda quarter: _dataset_metadata(quarter, versions[quarter]), check
-        )
+        yield from for_each_quarter(context, quarters, describe)
 
     @dg.asset(
         key=[pipeline.name, "dataset_features"],
@@ -98,7 +103,7 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     def dataset_features(
         context: dg.AssetExecutionContext, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
-        def profile(quarter: Quarter) -> dict[str, Any]:
+        def profile(quarter: Quarter) -> QuarterDone:
             def store(session: Session) -> list[DatasetFeature]:
                 dataset = current_dataset(session, pipeline, quarter)
                 if dataset is None:
@@ -109,16 +114,15 @@ def build_dataset_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
                 return profile_dataset(session, dataset, pipeline)
 
             features = in_transaction(postgres.engine, store)
-            return {"features": len(features), "profile": table(profile_table(features))}
-
-        def check(quarter: Quarter) -> list[CheckResult]:
-            return in_transaction(
+            results = in_transaction(
                 postgres.engine,
                 lambda session: check_features(session, pipeline, quarter),
                 read_only=True,
             )
+            metadata = {"features": len(features), "profile": table(profile_table(features))}
+            return QuarterDone(metadata, results)
 
-        yield from for_each_quarter(context, quarters_of(context), profile, check)
+        yield from for_each_quarter(context, quarters_of(context), profile)
 
     return [datasets, dataset_features]
 

@@ -12,14 +12,13 @@ from assets.checks import check_specs
 from assets.metadata import numbers, table, table_schema
 from assets.partitions import quarterly_partitions, quarters_of
 from assets.plots import forecast_plot
-from assets.step import StepConfig, asset_attributes, for_each_quarter
+from assets.step import QuarterDone, StepConfig, asset_attributes, for_each_quarter
 from assets.training import ingest_window
 from resources.free_slots import offered
 from resources.gpu_pool import GPU_POOL
 from resources.postgres import Postgres
 from resources.ray_executor import request_tags
 from ts_forecast.checks.quarter import OF_PREDICTIONS, check_slice, refuse_wrong_slice
-from ts_forecast.checks.result import CheckResult
 from ts_forecast.db.retry import in_transaction
 from ts_forecast.evaluation.leaderboard import rank_series, telling_series
 from ts_forecast.pipeline import Pipeline
@@ -61,13 +60,6 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
-        def check(quarter: Quarter) -> list[CheckResult]:
-            return in_transaction(
-                postgres.engine,
-                lambda session: check_slice(session, pipeline, quarter),
-                read_only=True,
-            )
-
         quarters = quarters_of(context)
         ingest_window(context, postgres, pipeline, quarters)
         with side_by_side(
@@ -77,7 +69,7 @@ def build_predictions(pipeline: Pipeline) -> dg.AssetsDefinition:
             quarters,
             slots=offered(),
         ) as forecast:
-            yield from for_each_quarter(context, quarters, forecast, check)
+            yield from for_each_quarter(context, quarters, forecast)
 
     return predictions
 
@@ -89,13 +81,13 @@ def _forecast(
     settings: Settings,
     quarter: Quarter,
     _tell: Tell,
-) -> dict[str, Any]:
-    """Publish a quarter's slice; returns the metadata of its materialization."""
+) -> QuarterDone:
+    """Publish a quarter's slice, and check what readers see of it now."""
     inspect = refuse_wrong_slice(pipeline, quarter)
     outcome = forecast_quarter(engine, settings, pipeline, quarter, force=force, inspect=inspect)
     # One forecast for each target: the latest that was issued for it.
     frame = latest_forecasts(engine, outcome.experiment_id, quarter)
-    return {
+    metadata = {
         "dagster/row_count": outcome.rows,
         "quarter": quarter.label,
         "changed": outcome.changed,
@@ -111,6 +103,10 @@ def _forecast(
         ),
         **_pictures(pipeline, quarter, frame),
     }
+    results = in_transaction(
+        engine, lambda session: check_slice(session, pipeline, quarter), read_only=True
+    )
+    return QuarterDone(metadata, results)
 
 
 def _pictures(pipeline: Pipeline, quarter: Quarter, frame: pd.DataFrame) -> dict[str, Any]:

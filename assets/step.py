@@ -5,8 +5,9 @@ bodies show only what differs.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -51,13 +52,25 @@ def asset_attributes(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class QuarterDone:
+    """What a body made of a quarter; it pickles, as another process may have made it.
+
+    Attributes:
+        metadata: of the materialization.
+        results: of the checks of what stands now.
+    """
+
+    metadata: dict[str, Any]
+    results: Sequence[CheckResult] = ()
+
+
 def for_each_quarter(
     context: dg.AssetExecutionContext,
     quarters: list[Quarter],
-    body: Callable[[Quarter], dict[str, Any]],
-    check: Callable[[Quarter], list[CheckResult]] = lambda _quarter: [],
+    body: Callable[[Quarter], QuarterDone],
 ) -> Iterator[Any]:
-    """Run body and checks for each quarter, oldest first; yields Dagster's events.
+    """Run the body for each quarter, oldest first; yields Dagster's events.
 
     A quarter whose body fails ends the step; those before it are stored, and a retry finds them done. One
     with a failed blocking check is not materialized, so that a backfill makes nothing of it; the others
@@ -69,15 +82,14 @@ def for_each_quarter(
     for quarter in quarters:
         with bound(pipeline=pipeline, quarter=quarter.label), reason_in_one_line():
             try:
-                metadata = body(quarter)
-                results = check(quarter)
+                outcome = body(quarter)
             except RefusedSliceError as error:
-                metadata, results = {}, list(error.results)
-        yield from evaluations(context.asset_key, quarter, results)
-        if bad := [result for result in results if result.is_blocking]:
+                outcome = QuarterDone({}, error.results)
+        yield from evaluations(context.asset_key, quarter, outcome.results)
+        if bad := [result for result in outcome.results if result.is_blocking]:
             problems += [f"{quarter.label}, {result.name}: {result.reason}" for result in bad]
             continue
-        done[quarter] = metadata
+        done[quarter] = outcome.metadata
         context.log.info(f"{QUARTER_DONE}: {quarter.label}")
     if problems:
         for quarter, metadata in done.items():

@@ -1,6 +1,7 @@
 """``metric_summaries``: the accuracy of a quarter's forecasts."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import Engine
 from assets.checks import check_specs
 from assets.metadata import numbers, table, table_schema
 from assets.partitions import quarterly_partitions, quarters_of
-from assets.step import StepConfig, asset_attributes, for_each_quarter
+from assets.step import QuarterDone, StepConfig, asset_attributes, for_each_quarter
 from resources.free_slots import offered
 from resources.postgres import Postgres
 from ts_forecast.checks.quarter import OF_SUMMARIES, check_scores
@@ -20,6 +21,7 @@ from ts_forecast.evaluation.leaderboard import quarter_accuracy
 from ts_forecast.evaluation.quarter import score_quarter
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.quarters import Quarter
+from ts_forecast.reports.content import Content, report_content
 from ts_forecast.reports.page import write_report
 from ts_forecast.settings import Settings
 from ts_forecast.side_by_side import Tell, side_by_side
@@ -52,6 +54,17 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
     def metric_summaries(
         context: dg.AssetExecutionContext, config: StepConfig, postgres: dg.ResourceParam[Postgres]
     ) -> Iterator[Any]:
+        def report(quarter: Quarter) -> QuarterDone:
+            scores = scored(quarter)
+            if scores.report is None:
+                return QuarterDone(scores.metadata, check(quarter))
+            # In the order of time: these compare the quarter with those before it.
+            written = write_report(
+                postgres.engine, postgres.settings, pipeline, quarter, scores.report
+            )
+            path = dg.MetadataValue.path(str(written.path))
+            return QuarterDone(scores.metadata | {"report": path}, check(quarter))
+
         def check(quarter: Quarter) -> list[CheckResult]:
             return in_transaction(
                 postgres.engine,
@@ -67,9 +80,21 @@ def build_metric_summaries(pipeline: Pipeline) -> dg.AssetsDefinition:
             quarters,
             slots=offered(),
         ) as scored:
-            yield from for_each_quarter(context, quarters, scored, check)
+            yield from for_each_quarter(context, quarters, report)
 
     return metric_summaries
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """A scored quarter, whatever was scored before it.
+
+    Attributes:
+        report: to be completed and written; None where there is nothing to score yet.
+    """
+
+    metadata: dict[str, Any]
+    report: Content | None
 
 
 def _score(
@@ -79,8 +104,7 @@ def _score(
     settings: Settings,
     quarter: Quarter,
     _tell: Tell,
-) -> dict[str, Any]:
-    """Score a quarter and write its report; returns the metadata of its materialization."""
+) -> _Scores:
     outcome = score_quarter(engine, settings, pipeline, quarter, force=force)
     metadata: dict[str, Any] = {
         "quarter": quarter.label,
@@ -88,7 +112,7 @@ def _score(
         "dagster/row_count": outcome.summaries,
     }
     if outcome.run_id is None:
-        return metadata | {"note": "no actuals yet: nothing to score"}
+        return _Scores(metadata | {"note": "no actuals yet: nothing to score"}, None)
     run_id = outcome.run_id
     accuracy = in_transaction(
         engine, lambda session: quarter_accuracy(session, run_id), read_only=True
@@ -97,7 +121,5 @@ def _score(
         f"{row.metric}_{row.model}": row.mean
         for row in accuracy[accuracy["horizon_bucket"] == "all"].itertuples()
     }
-    metadata |= {"accuracy": table(accuracy), **numbers(plotted)}
-    report = write_report(engine, settings, pipeline, quarter)
-    metadata["report"] = dg.MetadataValue.path(str(report.path))
-    return metadata | numbers({"run_id": outcome.run_id})
+    metadata |= {"accuracy": table(accuracy), **numbers(plotted), **numbers({"run_id": run_id})}
+    return _Scores(metadata, report_content(engine, pipeline, quarter))

@@ -15,6 +15,7 @@ from assets.plots import loss_plot
 from assets.step import (
     ARRIVALS,
     FIT_AT,
+    QuarterDone,
     StepConfig,
     asset_attributes,
     for_each_quarter,
@@ -73,45 +74,6 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
         def tell(quarter: Quarter, progress: object) -> None:
             context.log.info(f"{FIT_AT}: {quarter.label}: {progress}")
 
-        def describe(quarter: Quarter, outcome: TrainingOutcome) -> dict[str, Any]:
-            metadata: dict[str, Any] = {
-                "quarter": quarter.label,
-                "reused": outcome.reused,
-                "fingerprint": outcome.fingerprint,
-                "fit_until": str(outcome.fit_until),
-                "path": dg.MetadataValue.path(outcome.path),
-                **numbers(
-                    {
-                        "run_id": outcome.run_id,
-                        "model_id": outcome.model_id,
-                        "training_seconds": outcome.seconds,
-                        "training_samples": outcome.samples,
-                        "final_loss": outcome.final_loss,
-                        **{f"weight_{name}": w for name, w in outcome.weights.items()},
-                    }
-                ),
-            }
-            curves = in_transaction(
-                postgres.engine,
-                lambda session: loss_curves(session, outcome.run_id),
-                read_only=True,
-            )
-            if not curves.empty:
-                metadata["loss"] = loss_plot(curves, f"{spec.name} {quarter.label}")
-            if outcome.calibration is not None:
-                metadata["calibration"] = dg.MetadataValue.json(outcome.calibration)
-            if outcome.search is not None:
-                metadata |= _search_metadata(postgres, outcome.run_id, outcome.search)
-            return metadata
-
-        def check(quarter: Quarter) -> list[CheckResult]:
-            def find(session: Session) -> list[CheckResult]:
-                results = check_model(session, pipeline, quarter, spec.name)
-                note_results(session, pipeline, quarter, spec.name, results)
-                return results
-
-            return in_transaction(postgres.engine, find)
-
         quarters = quarters_of(context)
         ingest_window(context, postgres, pipeline, quarters)
         with side_by_side(
@@ -123,9 +85,7 @@ def _build_trained_model(pipeline: Pipeline, spec: ModelSpec) -> dg.AssetsDefini
             slots=offered() if spec.kind.searches is None else None,
             tell=tell,
         ) as trained:
-            yield from for_each_quarter(
-                context, quarters, lambda quarter: describe(quarter, trained(quarter)), check
-            )
+            yield from for_each_quarter(context, quarters, trained)
 
     return trained_model
 
@@ -138,14 +98,57 @@ def _train(
     settings: Settings,
     quarter: Quarter,
     tell: Tell,
-) -> TrainingOutcome:
+) -> QuarterDone:
+    """Fit the quarter's model, and check what has become of it."""
     where = (engine, settings, pipeline, spec, quarter)
     if spec.ensemble is not None:
-        return train_ensemble(*where, force=force)
-    choose = partial(choose_parameters, slots=offered(), settings=settings)
-    return train_quarter(
-        *where, force=force, choose=choose, calibrate=calibrate, tell=partial(tell, quarter)
+        outcome = train_ensemble(*where, force=force)
+    else:
+        choose = partial(choose_parameters, slots=offered(), settings=settings)
+        outcome = train_quarter(
+            *where, force=force, choose=choose, calibrate=calibrate, tell=partial(tell, quarter)
+        )
+
+    def check(session: Session) -> list[CheckResult]:
+        results = check_model(session, pipeline, quarter, spec.name)
+        note_results(session, pipeline, quarter, spec.name, results)
+        return results
+
+    return QuarterDone(
+        _outcome_metadata(engine, spec, quarter, outcome), in_transaction(engine, check)
     )
+
+
+def _outcome_metadata(
+    engine: Engine, spec: ModelSpec, quarter: Quarter, outcome: TrainingOutcome
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "quarter": quarter.label,
+        "reused": outcome.reused,
+        "fingerprint": outcome.fingerprint,
+        "fit_until": str(outcome.fit_until),
+        "path": dg.MetadataValue.path(outcome.path),
+        **numbers(
+            {
+                "run_id": outcome.run_id,
+                "model_id": outcome.model_id,
+                "training_seconds": outcome.seconds,
+                "training_samples": outcome.samples,
+                "final_loss": outcome.final_loss,
+                **{f"weight_{name}": w for name, w in outcome.weights.items()},
+            }
+        ),
+    }
+    curves = in_transaction(
+        engine, lambda session: loss_curves(session, outcome.run_id), read_only=True
+    )
+    if not curves.empty:
+        metadata["loss"] = loss_plot(curves, f"{spec.name} {quarter.label}")
+    if outcome.calibration is not None:
+        metadata["calibration"] = dg.MetadataValue.json(outcome.calibration)
+    if outcome.search is not None:
+        metadata |= _search_metadata(engine, outcome.run_id, outcome.search)
+    return metadata
 
 
 def _kinds(spec: ModelSpec) -> set[str]:
@@ -186,11 +189,9 @@ def _definition_metadata(spec: ModelSpec) -> dict[str, Any]:
     return metadata
 
 
-def _search_metadata(postgres: Postgres, run_id: int, search: dict[str, Any]) -> dict[str, Any]:
+def _search_metadata(engine: Engine, run_id: int, search: dict[str, Any]) -> dict[str, Any]:
     """What a search tried and found; the best value is plotted over quarters."""
-    trials = in_transaction(
-        postgres.engine, lambda session: trial_table(session, run_id), read_only=True
-    )
+    trials = in_transaction(engine, lambda session: trial_table(session, run_id), read_only=True)
     return {
         "trials": table(trials),
         "search_space": dg.MetadataValue.json(search["space"]),

@@ -36,7 +36,7 @@ Work = Callable[[Engine, Settings, Quarter, Tell], T]
 """Does a quarter; done twice it is found done. It, what it returns and what it tells must pickle."""
 
 # Help is asked for when a step has worked so many times as long as it takes to come.
-_PATIENCE = 4.0
+_PATIENCE = 2.0
 _LOOK_SECONDS = 1.0
 _WAIT_SECONDS = 0.1
 _log = logging.getLogger(__name__)

@@ -1,13 +1,14 @@
 """What a report says: its sections, read from standing results.
 
 Nothing is computed anew but the checks; how it looks is the template's business. The same results give
-the same content: no clock is in it.
+the same content: no clock is in it. All but the checks of scores rests on the quarter alone, so it can be
+read before the quarters before it are scored.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from ts_forecast.checks.accuracy import judged_metric
-from ts_forecast.checks.quarter import check_features, check_scores, check_slice
+from ts_forecast.checks.quarter import check_features, check_slice
 from ts_forecast.checks.result import KINDS, CheckResult
 from ts_forecast.datasets.quarter import current_datasets
 from ts_forecast.db.retry import in_transaction
@@ -57,27 +58,31 @@ class Section:
 
 @dataclass(frozen=True)
 class Content:
-    """A whole report.
+    """A report.
 
     Attributes:
         run_id: the run whose report it is: the evaluation, or the prediction where nothing is scored.
+        checks: of the quarter's data and forecasts; ``with_checks`` makes a section of them.
+        appendix: sections that come after it.
     """
 
     title: str
     subtitle: str
     run_id: int
     sections: list[Section]
+    checks: list[CheckResult] = field(default_factory=list)
+    appendix: list[Section] = field(default_factory=list)
 
 
 def report_content(engine: Engine, pipeline: Pipeline, quarter: Quarter) -> Content:
-    """Read a quarter's results.
+    """Read a quarter's results, all but those that compare it with the quarters before it.
 
     Raises:
         EvaluationError: the quarter was never forecast.
         ArtifactError: the stored scores are damaged.
     """
 
-    def read(session: Session) -> tuple[int, list[Section], list[Section]]:
+    def read(session: Session) -> Content:
         experiment = experiment_id(session, pipeline.name)
         scored = current_run(session, experiment, "evaluate", quarter)
         run = scored or current_run(session, experiment, "predict", quarter)
@@ -86,25 +91,42 @@ def report_content(engine: Engine, pipeline: Pipeline, quarter: Quarter) -> Cont
                 f"Pipeline {pipeline.name} has no forecasts of {quarter.label}.",
                 remedy=f"Materialize {pipeline.name}/predictions for {quarter.key} first.",
             )
-        before = _accuracy(session, pipeline, quarter, experiment, scored)
-        after = [*_judgements(session, pipeline, quarter), *_lineage(session, pipeline, quarter)]
-        return run.run_id, before, after
+        drift = check_features(session, pipeline, quarter)
+        return Content(
+            title=f"{pipeline.name}, {quarter.label}",
+            subtitle=f"{pipeline.description} " if pipeline.description else "",
+            run_id=run.run_id,
+            sections=_accuracy(session, pipeline, quarter, experiment, scored),
+            checks=[*drift, *check_slice(session, pipeline, quarter)],
+            appendix=_lineage(session, pipeline, quarter),
+        )
 
-    run_id, before, after = in_transaction(engine, read, read_only=True)
+    content = in_transaction(engine, read, read_only=True)
     experiment = in_transaction(
         engine, lambda session: experiment_id(session, pipeline.name), read_only=True
     )
     frame = latest_forecasts(engine, experiment, quarter)
-    title = f"{pipeline.name}, {quarter.label}"
     figure = forecast_figure(
-        frame, telling_series(frame), f"{title}: the latest forecast of each date"
+        frame, telling_series(frame), f"{content.title}: the latest forecast of each date"
     )
-    subtitle = (
-        (f"{pipeline.description} " if pipeline.description else "")
-        + f"{frame['unique_id'].nunique()} series, {pipeline.frequency}, {pipeline.horizon} steps ahead"
+    extent = f"{frame['unique_id'].nunique()} series, {pipeline.frequency}, "
+    sections = [
+        *content.sections,
+        Section("Forecast against actual", picture=as_base64_png(figure)),
+        *_drift(content.checks),
+    ]
+    return replace(
+        content,
+        subtitle=f"{content.subtitle}{extent}{pipeline.horizon} steps ahead",
+        sections=sections,
     )
-    pictures = [Section("Forecast against actual", picture=as_base64_png(figure))]
-    return Content(title, subtitle, run_id, [*before, *pictures, *after])
+
+
+def with_checks(content: Content, of_scores: list[CheckResult]) -> Content:
+    """The report with all of its sections; checks that compare scores need those of earlier quarters."""
+    checks = _table("Checks", _check_rows([*content.checks, *of_scores]))
+    sections = [*content.sections, checks, *content.appendix]
+    return replace(content, sections=sections, checks=[], appendix=[])
 
 
 def _accuracy(
@@ -138,10 +160,11 @@ def _accuracy(
     return sections
 
 
-def _judgements(session: Session, pipeline: Pipeline, quarter: Quarter) -> list[Section]:
-    drift = check_features(session, pipeline, quarter)
+def _drift(results: list[CheckResult]) -> list[Section]:
     sections = []
-    for result in drift:
+    for result in results:
+        if result.name != "drift":
+            continue
         figures = {name: v for name, v in result.figures.items() if not isinstance(v, str)}
         columns = dict.fromkeys(name.partition("_")[2] for name in figures)
         table = pd.DataFrame(
@@ -152,12 +175,6 @@ def _judgements(session: Session, pipeline: Pipeline, quarter: Quarter) -> list[
             index=list(columns),
         )
         sections.append(_table("Drift from the training window", table, result.reason))
-    results = [
-        *drift,
-        *check_slice(session, pipeline, quarter),
-        *check_scores(session, pipeline, quarter),
-    ]
-    sections.append(_table("Checks", _check_rows(results)))
     return sections
 
 
