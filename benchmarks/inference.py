@@ -1,11 +1,11 @@
 """All cutoffs of a quarter in one pass, against one ``predict()`` a cutoff.
 
-``python benchmarks/inference.py --series 1000 --days 730`` fits a small NHITS on made-up daily sales
-and forecasts every day of a quarter, once with ``forecast_pairs`` and once with NeuralForecast's own
-``predict()`` from cutoffs spread over the quarter: with the whole history up to the cutoff, as one
-calls it, and with the last window alone, the least that one can hand it. Prints seconds, the ratio and
-the largest difference of the forecasts. Of ``predict()``, a sample of the cutoffs is timed and
-multiplied out.
+``python -m benchmarks.inference --model NHITS --model DLinear --days 730`` fits models for a moment on
+made-up daily sales and forecasts from every day of a quarter, once with ``forecast_pairs`` and once with
+NeuralForecast's own ``predict()`` from cutoffs spread over the quarter: with the whole history up to the
+cutoff, as one calls it, and with the last window alone, the least that one can hand it. Prints seconds,
+the ratio and the largest difference of the forecasts. Of ``predict()``, a sample of the cutoffs is timed
+and multiplied out. What a model has to compute for each window both sides pay for alike.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from ts_forecast.datasets.issued import Issued
 from ts_forecast.datasets.panel import Panel
+from ts_forecast.model_catalogue import catalogue
 from ts_forecast.pipeline import Pipeline
 from ts_forecast.pipeline_file import parse_pipeline
 from ts_forecast.predictions.rolling import forecast_pairs
@@ -29,6 +30,7 @@ from ts_forecast.quarters import Quarter
 from ts_forecast.training.trainer import FittedModel, fit_model
 
 _QUARTER = Quarter(2024, 4)
+_EXOGENOUS = {"future": ["promotion"], "calendar": ["weekday"]}
 console = Console()
 
 
@@ -38,19 +40,29 @@ def main(
         int, typer.Option(min=200, help="Days of history, the quarter included.")
     ] = 730,
     horizon: Annotated[int, typer.Option(min=1, help="Days ahead.")] = 14,
-    model: Annotated[str, typer.Option(help="A univariate neural model with future columns.")] = (
-        "NHITS"
-    ),
+    model: Annotated[
+        list[str] | None, typer.Option(help="A univariate neural model; may be repeated.")
+    ] = None,
     sample: Annotated[int, typer.Option(min=1, help="On how many cutoffs predict() is timed.")] = 8,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch, for both.")] = 1,
 ) -> None:
-    """Time both and print a table."""
+    """Time both for each model and print a table."""
     import torch
 
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
-    pipeline = _pipeline(model, horizon)
-    panel = Panel.from_frame(_sales(series, days), pipeline)
+    table = Table(title=f"{series} series x {days} days, {horizon} days ahead, threads: {threads}")
+    for heading in ("model", "way", "seconds", "ratio", "largest difference"):
+        table.add_column(heading, justify="left" if heading in ("model", "way") else "right")
+    sales = _sales(series, days)
+    for name in model or ["NHITS"]:
+        _measure(table, _pipeline(name, horizon), sales, sample)
+    console.print(table)
+
+
+def _measure(table: Table, pipeline: Pipeline, sales: pd.DataFrame, sample: int) -> None:
+    """Three rows: ours, and ``predict()`` from each cutoff in two ways."""
+    panel = Panel.from_frame(sales, pipeline)
     plan = pipeline.slice_plan(_QUARTER)
     issued = panel.issued(plan, pipeline)
     fitted = fit_model(pipeline, pipeline.models[0], panel.until(plan.fit_until).filled("error"))
@@ -63,17 +75,13 @@ def main(
     seconds = time.perf_counter() - begun
 
     chosen = cutoffs[np.linspace(0, len(cutoffs) - 1, min(sample, len(cutoffs))).astype(int)]
-    table = Table(
-        title=f"{model}: {series} series x {len(cutoffs)} cutoffs x {horizon} days, {threads} thread"
-    )
-    for heading in ("way", "seconds", "ratio", "largest difference"):
-        table.add_column(heading, justify="left" if heading == "way" else "right")
-    table.add_row("one pass", f"{seconds:.1f}", "1.0", "")
+    name = pipeline.models[0].name
+    table.add_section()
+    table.add_row(name, f"one pass, {len(cutoffs)} cutoffs", f"{seconds:.1f}", "1.0", "")
     for way, reach in (("predict(), whole history", None), ("predict(), last window", 1)):
         spent, difference = _one_by_one(fitted, pipeline, panel, issued, ours, chosen, reach)
         spent *= len(cutoffs) / len(chosen)
-        table.add_row(way, f"{spent:.1f}", f"{spent / seconds:.1f}", f"{difference:.1e}")
-    console.print(table)
+        table.add_row("", way, f"{spent:.1f}", f"{spent / seconds:.1f}", f"{difference:.1e}")
 
 
 def _one_by_one(
@@ -99,9 +107,9 @@ def _one_by_one(
         first = index.min() if windows is None else cutoff - windows * length + 1
         known = everything[(index >= first) & (index <= cutoff)]
         ahead = everything[(index > cutoff) & (index <= cutoff + pipeline.horizon)]
-        ahead = ahead[["unique_id", "ds", *future]]
+        known, ahead = known[["unique_id", "ds", "y", *future]], ahead[["unique_id", "ds", *future]]
         begun = time.perf_counter()
-        forecast = library.predict(df=known, futr_df=ahead)
+        forecast = library.predict(df=known, futr_df=ahead if future else None)
         spent += time.perf_counter() - begun
         theirs = forecast.drop(columns=["unique_id", "ds"]).to_numpy()
         theirs = np.sort(theirs.reshape(panel.n_series, pipeline.horizon, -1), axis=2)
@@ -132,7 +140,7 @@ def _pipeline(model: str, horizon: int) -> Pipeline:
             "step": 1,
             "start": "2010-01-01",
             "levels": [80],
-            "exogenous": {"future": ["promotion"], "calendar": ["weekday"]},
+            **({"exogenous": _EXOGENOUS} if catalogue()[model].future else {}),
             "models": [{"model": model, "parameters": {"max_steps": 5, "input_size": 56}}],
         },
         origin="benchmarks/inference.py",

@@ -166,7 +166,7 @@ def hold_run(settings: Settings, run_id: str) -> None:
     # Never closed. Programs that this process starts do not inherit it.
     descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.write(descriptor, str(os.getpid()).encode())
+    os.write(descriptor, f"{os.getpid()} {_pid_space()}".encode())
     # It bears its name from when it is held.
     draft.rename(path)
     _held.add(path)
@@ -186,10 +186,13 @@ def worker_is_gone(settings: Settings, run_id: str) -> bool:
 
 
 def _worker(settings: Settings, run_id: str) -> int | None:
-    """A pidfd of the process that holds a run; None if none does, or this system has no such thing."""
+    """A pidfd of the process that holds a run; None if none does that can be reached from here."""
     path = _path(settings, run_id)
     try:
-        descriptor = os.pidfd_open(int(path.read_text()))
+        pid, _, space = path.read_text().partition(" ")
+        if not space or space != _pid_space():
+            return None
+        descriptor = os.pidfd_open(int(pid))
     except (AttributeError, OSError, ValueError):
         return None
     # Still held: so it is that process, and not one that got its number after it.
@@ -198,6 +201,15 @@ def _worker(settings: Settings, run_id: str) -> int | None:
             return descriptor
     os.close(descriptor)
     return None
+
+
+def _pid_space() -> str:
+    """Where a process id means one process: this kernel and container; empty on other systems."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
 
 
 def _is_held(path: Path) -> bool:

@@ -67,6 +67,6 @@ def test_server__ctrl_c_in_a_fit__ends_its_run_in_order(tmp_path: Path) -> None:
 def workers(deployment: Deployment) -> list[psutil.Process]:
     """The processes of runs that are being worked on, once there is one."""
     folder = deployment.settings.home / "locks" / "runs"
-    pids = [int(path.read_text()) for path in folder.iterdir()]
+    pids = [int(path.read_text().split()[0]) for path in folder.iterdir()]
     found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
     return found if len(found) == 1 else []

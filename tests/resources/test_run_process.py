@@ -13,6 +13,7 @@ import psutil
 import pytest
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.remote_representation.grpc_server_registry import GrpcServerRegistry
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
@@ -60,7 +61,7 @@ def status(deployment: Deployment, run: dg.DagsterRun) -> dg.DagsterRunStatus:
 def worker_of(deployment: Deployment, run: dg.DagsterRun) -> psutil.Process:
     """The process that holds a run."""
     lock = deployment.settings.home / "locks" / "runs" / f"{run.run_id}.lock"
-    return psutil.Process(int(lock.read_text()))
+    return psutil.Process(int(lock.read_text().split()[0]))
 
 
 def test_launch__zygote_fits__the_worker_is_born_of_it(
@@ -97,6 +98,24 @@ def test_terminate__by_another_process__interrupts_and_cancels(
     ends = {note["what"] for note in read_notes(notes)} - {"start"}
     assert ends == ({"DagsterExecutionInterruptedError"} if is_running_already else set())
     assert launcher.terminate(run.run_id) is False
+
+
+def test_terminate__worker_of_another_container__signals_no_process_of_that_number(
+    deployment: Deployment,
+    launcher: WatchedRunLauncher,
+    notes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = new_run(deployment, "one_training", config_for(notes, "train", seconds=1))
+    launch(launcher, run)
+    wait_for(lambda: read_notes(notes))
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(run_launcher, "_pid_space", lambda: "another kernel's")
+        # Dagster's own way has nobody to ask: the run is none of a code server's.
+        assert launcher.terminate(run.run_id) is False
+
+    wait_for(lambda: status(deployment, run) in FINISHED_STATUSES)
+    assert [note["what"] for note in read_notes(notes)] == ["start", "end"]
 
 
 def test_worker_killed_before_anybody_watches_it__the_run_fails(
