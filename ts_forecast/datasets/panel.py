@@ -82,7 +82,9 @@ class Panel:
         names = pipeline.exogenous.temporal
         codes, ids = series_codes(frame["unique_id"])
         index = grid.index(pd.DatetimeIndex(frame["ds"]))
-        order = np.lexsort((index, codes))
+        # Of one key, stably: files are stored in this order, and runs that are sorted are merged fast.
+        since = index - index.min(initial=np.iinfo(np.int64).max)
+        order = np.argsort(codes * (since.max(initial=0) + 1) + since, kind="stable")
         codes, index = codes[order], index[order]
         values = frame[["y", *names]].to_numpy(dtype=np.float64)[order]
 
@@ -92,7 +94,8 @@ class Panel:
         begin = np.full(len(ids), np.iinfo(np.int64).max)
         np.minimum.at(begin, codes[is_complete], index[is_complete])
         keep = index >= begin[codes]
-        codes, index, values = codes[keep], index[keep], values[keep]
+        if not keep.all():
+            codes, index, values = codes[keep], index[keep], values[keep]
         present, codes = np.unique(codes, return_inverse=True)
         if not len(present):
             raise DatasetError(
@@ -117,10 +120,11 @@ class Panel:
             future=len(pipeline.exogenous.future),
             static=_static_of(static, unique_ids, pipeline),
         )
-        calendar = calendar_values(panel.ds, pipeline.exogenous.calendar)
         return replace(
             panel,
-            exogenous=np.ascontiguousarray(np.hstack([panel.exogenous, calendar])),
+            exogenous=np.ascontiguousarray(
+                np.hstack([panel.exogenous, _calendar_of(panel, pipeline)])
+            ),
             columns=(*names, *pipeline.exogenous.calendar_columns),
         )
 
@@ -368,6 +372,16 @@ class Panel:
             digest.update(repr(list(self.static.columns)).encode())
             digest.update(np.ascontiguousarray(self.static.to_numpy(np.float64)).tobytes())
         return digest.hexdigest()
+
+
+def _calendar_of(panel: Panel, pipeline: Pipeline) -> FloatArray:
+    """Calendar columns of every row; each time is looked at once, however many series have it."""
+    features = pipeline.exogenous.calendar
+    first, last = int(panel.index.min()), int(panel.index.max())
+    if last - first >= panel.n_rows:
+        return calendar_values(panel.ds, features)
+    times = panel.grid.timestamps(np.arange(first, last + 1))
+    return calendar_values(times, features)[panel.index - first]
 
 
 def _static_of(
