@@ -160,7 +160,7 @@ def main(
                     dg.DagsterInstance.from_config(str(Path(home) / "dagster"))
                 )
                 if set(names) & set(_ON_RAY):
-                    stack.enter_context(ray_on_this_host())
+                    stack.enter_context(ray_on_this_host(with_dashboard="dagster_ray" in names))
                 ensure_pool_limits(instance, settings)
                 figures = {name: measure(instance, name) for name in names}
         finally:

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node on loopback, with the dashboard that Ray's job submission needs."""
+"""A Ray cluster of one node on loopback, if need be with the dashboard that Ray's job submission needs."""
 
 import os
 import signal
@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +20,20 @@ _START_SECONDS = 120.0
 
 
 @contextmanager
-def ray_on_this_host() -> Iterator[None]:
-    """Start it, name it in the environment, end it."""
+def ray_on_this_host(*, with_dashboard: bool) -> Iterator[None]:
+    """Start it, name it in the environment, end it.
+
+    Args:
+        with_dashboard: it needs ``ray[default]``.
+    """
     port, dashboard = _free_port(), _free_port()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += ["--node-ip-address=127.0.0.1", f"--port={port}", "--disable-usage-stats"]
-    command += ["--include-dashboard=true", "--dashboard-host=127.0.0.1"]
-    command += [f"--dashboard-port={dashboard}", f"--num-cpus={usable_cores()}"]
+    command += [
+        f"--include-dashboard={str(with_dashboard).lower()}",
+        f"--num-cpus={usable_cores()}",
+    ]
+    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
     os.environ[_AUTH_VARIABLE] = "disabled"
     # Jobs are commands of this environment, which need not be the active one.
     programs = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
@@ -46,7 +52,7 @@ def ray_on_this_host() -> Iterator[None]:
     os.environ[ADDRESS_VARIABLE] = f"127.0.0.1:{port}"
     os.environ[DASHBOARD_VARIABLE] = f"http://127.0.0.1:{dashboard}"
     try:
-        _wait_for(f"http://127.0.0.1:{dashboard}/api/jobs/", ray)
+        _wait_for(dashboard if with_dashboard else port, with_dashboard, ray)
         yield
     finally:
         for name in (ADDRESS_VARIABLE, DASHBOARD_VARIABLE, _AUTH_VARIABLE):
@@ -61,12 +67,16 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _wait_for(url: str, ray: subprocess.Popen[bytes]) -> None:
+def _wait_for(port: int, with_dashboard: bool, ray: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while ray.poll() is None and time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, TimeoutError):
+            if with_dashboard:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/jobs/", timeout=5).close()
+            else:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            return
+        except OSError:
             time.sleep(0.2)
-    raise RuntimeError(f"Ray does not answer at {url}; is ray[default] installed?")
+    hint = "; is ray[default] installed?" if with_dashboard else ""
+    raise RuntimeError(f"Ray does not answer at 127.0.0.1:{port}{hint}")

@@ -1,4 +1,4 @@
-"""Ctrl-C on a server that trains: its runs end in order, at once, and none is taken for a running one."""
+"""A fit that is cancelled, and a server that is: runs end in order, at once, and none is taken to run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.end_to_end.serving import Deployment, serving
 from ts_forecast.db.database import open_database
 
 pytestmark = pytest.mark.timeout(300)
+CANCEL = "mutation Cancel($id: String!) { terminateRun(runId: $id) { __typename } }"
 # For hours, if it is let.
 LONG = {"max_steps": 1_000_000, "input_size": 14, "hidden_size": 8, "windows_batch_size": 32}
 
@@ -31,7 +32,7 @@ def wait_for(found: Any, deployment: Deployment, seconds: float = 90) -> Any:
     return value
 
 
-def test_server__ctrl_c_in_a_fit__ends_its_run_in_order(tmp_path: Path) -> None:
+def test_server__run_cancelled_then_ctrl_c_in_a_fit__both_end_in_order(tmp_path: Path) -> None:
     raw = tmp_path / "data" / "raw"
     raw.mkdir(parents=True)
     sales().to_csv(raw / "shop.csv", index=False)
@@ -41,32 +42,54 @@ def test_server__ctrl_c_in_a_fit__ends_its_run_in_order(tmp_path: Path) -> None:
         wait_for(
             lambda: zygotes.is_dir() and any(not p.suffix for p in zygotes.iterdir()), deployment
         )
-        assets = deployment.webserver.asset_keys("shop")
-        deployment.webserver.launch(assets, ["2023-04-01"])
-        wait_for(lambda: "running" in statuses(deployment, "runs", "status"), deployment)
-        (worker,) = wait_for(lambda: workers(deployment), deployment)
+        run_id, worker = begin_fit(deployment)
         parent = worker.parent()
         assert parent is not None and "resources.zygote_process" in parent.cmdline()
+
+        # What the button in the UI does.
+        begun = time.monotonic()
+        answer = deployment.webserver.query(CANCEL, id=run_id)
+        assert answer["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        wait_for(lambda: "CANCELED" in statuses(deployment, "dagster.runs", "status"), deployment)
+        wait_for(lambda: "running" not in statuses(deployment, "runs", "status"), deployment)
+        slots = "SELECT count(*) FROM dagster.concurrency_slots WHERE run_id IS NOT NULL"
+        wait_for(lambda: deployment.rows(slots)[0][0] == 0, deployment)
+        wait_for(lambda: not worker.is_running(), deployment)
+        assert time.monotonic() - begun < 5
+
+        _, worker = begin_fit(deployment)
         server = psutil.Process(deployment.process.pid)
         family = [*server.children(recursive=True), *worker.children(recursive=True)]
-
         begun = time.monotonic()
         deployment.process.send_signal(signal.SIGINT)
         deployment.process.wait(timeout=30)
         seconds = time.monotonic() - begun
 
+        # It went with the server; what it holds is looked at.
         open_database(deployment.settings).dispose()
-        print(f"ended within {seconds:.1f} s", statuses(deployment, "dagster.runs", "status"))
         _, alive = psutil.wait_procs(family, timeout=2)
         assert alive == []
         assert seconds < 15
         assert "running" not in statuses(deployment, "runs", "status")
-        assert set(statuses(deployment, "dagster.runs", "status")) <= {"SUCCESS", "FAILURE"}
+        ended = set(statuses(deployment, "dagster.runs", "status"))
+        assert ended == {"SUCCESS", "CANCELED", "FAILURE"}
 
 
-def workers(deployment: Deployment) -> list[psutil.Process]:
-    """The processes of runs that are being worked on, once there is one."""
+def begin_fit(deployment: Deployment) -> tuple[str, psutil.Process]:
+    """Launch a backfill and wait until it fits: its run and that run's process."""
+    deployment.webserver.launch(deployment.webserver.asset_keys("shop"), ["2023-04-01"])
+    wait_for(lambda: "running" in statuses(deployment, "runs", "status"), deployment)
+    ((run_id, worker),) = wait_for(lambda: workers(deployment), deployment)
+    return run_id, worker
+
+
+def workers(deployment: Deployment) -> list[tuple[str, psutil.Process]]:
+    """The run that is being worked on and its process, once there is one alone."""
     folder = deployment.settings.home / "locks" / "runs"
-    pids = [int(path.read_text().split()[0]) for path in folder.iterdir()]
-    found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    pids = {path.stem: int(path.read_text().split()[0]) for path in folder.iterdir()}
+    found = [
+        (run, psutil.Process(pid))
+        for run, pid in pids.items()
+        if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    ]
     return found if len(found) == 1 else []
