@@ -1,11 +1,12 @@
 """All cutoffs of a quarter in one pass, against one ``predict()`` a cutoff.
 
 ``python -m benchmarks.inference --model NHITS --model DLinear --days 730`` fits models for a moment on
-made-up daily sales and forecasts from every day of a quarter, once with ``forecast_pairs`` and once with
-NeuralForecast's own ``predict()`` from cutoffs spread over the quarter: with the whole history up to the
-cutoff, as one calls it, and with the last window alone, the least that one can hand it. Prints seconds,
-the ratio and the largest difference of the forecasts. Of ``predict()``, a sample of the cutoffs is timed
-and multiplied out. What a model has to compute for each window both sides pay for alike.
+made-up daily sales (``--hourly``: hourly ones) and forecasts from every day of a quarter, once with
+``forecast_pairs`` and once with NeuralForecast's own ``predict()`` from cutoffs spread over the quarter:
+with the whole history up to the cutoff, as one calls it, and with the last window alone, the least that
+one can hand it. Prints seconds, the ratio and the largest difference of the forecasts. Of ``predict()``,
+a sample of the cutoffs is timed and multiplied out. What a model has to compute for each window both
+sides pay for alike; the longer the history, the more ``predict()`` does besides.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def main(
     days: Annotated[
         int, typer.Option(min=200, help="Days of history, the quarter included.")
     ] = 730,
-    horizon: Annotated[int, typer.Option(min=1, help="Days ahead.")] = 14,
+    hourly: Annotated[bool, typer.Option("--hourly", help="Hours instead of days.")] = False,
+    horizon: Annotated[int, typer.Option(min=1, help="Days ahead, or hours.")] = 14,
     model: Annotated[
         list[str] | None, typer.Option(help="A univariate neural model; may be repeated.")
     ] = None,
@@ -51,12 +53,14 @@ def main(
 
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
-    table = Table(title=f"{series} series x {days} days, {horizon} days ahead, threads: {threads}")
+    unit = "hours" if hourly else "days"
+    title = f"{series} series x {days} days, {horizon} {unit} ahead, threads: {threads}"
+    table = Table(title=title)
     for heading in ("model", "way", "seconds", "ratio", "largest difference"):
         table.add_column(heading, justify="left" if heading in ("model", "way") else "right")
-    sales = _sales(series, days)
+    sales = _sales(series, days, hourly)
     for name in model or ["NHITS"]:
-        _measure(table, _pipeline(name, horizon), sales, sample)
+        _measure(table, _pipeline(name, horizon, hourly), sales, sample)
     console.print(table)
 
 
@@ -130,14 +134,14 @@ def _library_of(fitted: FittedModel, pipeline: Pipeline) -> Any:
     return library
 
 
-def _pipeline(model: str, horizon: int) -> Pipeline:
+def _pipeline(model: str, horizon: int, hourly: bool) -> Pipeline:
     return parse_pipeline(
         {
             "name": "benchmark",
             "source": {"files": "made_up.csv"},
-            "frequency": "D",
+            "frequency": "h" if hourly else "D",
             "horizon": horizon,
-            "step": 1,
+            "step": 24 if hourly else 1,
             "start": "2010-01-01",
             "levels": [80],
             **({"exogenous": _EXOGENOUS} if catalogue()[model].future else {}),
@@ -147,15 +151,21 @@ def _pipeline(model: str, horizon: int) -> Pipeline:
     )
 
 
-def _sales(series: int, days: int) -> pd.DataFrame:
+def _sales(series: int, days: int, hourly: bool) -> pd.DataFrame:
     rng = np.random.default_rng(1)
     dates = pd.date_range(end="2024-12-31", periods=days)
+    if hourly:
+        dates = pd.date_range(dates[0], dates[-1] + pd.Timedelta(hours=23), freq="h")
     week = 10 + 3 * np.sin(2 * np.pi * dates.dayofweek.to_numpy() / 7)
-    promotion = (rng.random((series, days)) < 0.1).astype(float)
-    y = week * rng.uniform(1, 5, size=(series, 1)) + 4 * promotion + rng.normal(size=(series, days))
+    shape = (series, len(dates))
+    promotion = (rng.random(shape) < 0.1).astype(float)
+    y = week * rng.uniform(1, 5, size=(series, 1)) + 4 * promotion + rng.normal(size=shape)
     return pd.DataFrame(
         {
-            "unique_id": np.repeat([f"product {i:05d}" for i in range(series)], days),
+            "unique_id": pd.Categorical.from_codes(
+                np.repeat(np.arange(series), len(dates)),
+                categories=[f"product {i:05d}" for i in range(series)],
+            ),
             "ds": np.tile(dates, series),
             "y": y.reshape(-1),
             "promotion": promotion.reshape(-1),

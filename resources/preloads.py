@@ -1,7 +1,7 @@
 """What the processes of runs and steps have imported before they begin, and in what environment.
 
-Names of modules and variables only. Who imports them when is ``forkserver`` and ``zygote``; what a step
-does with them is ``step_process``.
+Names of modules and variables, and which zygote has them. Who imports them when is ``forkserver`` and
+``zygote``; what a step does with them is ``step_process``.
 """
 
 from __future__ import annotations
